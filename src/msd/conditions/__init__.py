@@ -1,0 +1,1 @@
+"""Conditions (class labels) and the saved division of their space among students."""

@@ -1,0 +1,179 @@
+"""`Partition`: which student owns which condition. Data, not code: saved, hashed, and checked wherever students meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msd.errors import PartitionError
+from msd.files import read_json, sha256_json, write_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A total, disjoint division of `num_conditions` class labels into parts, with each class's prior.
+
+    `parts[k]` are the classes of part k; `prior[c]` is how often class c occurs (sums to 1). Raises PartitionError when a
+    part is empty, a class is in no part or in two, or the prior is not a distribution.
+    """
+
+    parts: tuple[tuple[int, ...], ...]
+    prior: tuple[float, ...]
+    method: str = "file"
+
+    def __post_init__(self) -> None:
+        seen: dict[int, int] = {}
+        for index, part in enumerate(self.parts):
+            if not part:
+                raise PartitionError(f"part {index} is empty; give it a class, or ask for fewer parts.")
+            for condition in part:
+                if not 0 <= condition < self.num_conditions:
+                    raise PartitionError(
+                        f"class {condition} in part {index} does not exist; classes are 0 to {self.num_conditions - 1}."
+                    )
+                if condition in seen:
+                    raise PartitionError(
+                        f"class {condition} is in part {seen[condition]} and in part {index}; remove it from one of them."
+                    )
+                seen[condition] = index
+        for condition in range(self.num_conditions):
+            if condition not in seen:
+                raise PartitionError(
+                    f"class {condition} is in no part; list it or set rest: {len(self.parts) - 1}"
+                )
+        if any(value < 0 for value in self.prior) or abs(sum(self.prior) - 1) > 1e-6:
+            raise PartitionError(f"the prior sums to {sum(self.prior):.6g}; make it non-negative and sum to 1.")
+        for index, part in enumerate(self.parts):
+            if sum(self.prior[condition] for condition in part) == 0:
+                raise PartitionError(f"part {index} has prior 0, so its student would never be asked; merge it with another.")
+
+    @classmethod
+    def whole(cls, prior: Sequence[float]) -> Partition:
+        """One part with every class: the single student."""
+        return cls(parts=(tuple(range(len(prior))),), prior=tuple(prior), method="whole")
+
+    @property
+    def num_conditions(self) -> int:
+        return len(self.prior)
+
+    @property
+    def num_parts(self) -> int:
+        return len(self.parts)
+
+    @cached_property
+    def part_prior(self) -> tuple[float, ...]:
+        """How often each part is asked; sums to 1."""
+        return tuple(sum(self.prior[condition] for condition in part) for part in self.parts)
+
+    @cached_property
+    def hash(self) -> str:
+        """Identity of the division and its prior; how it was found does not matter."""
+        return sha256_json({"parts": [sorted(part) for part in self.parts], "prior": self.prior})
+
+    @cached_property
+    def _owner(self) -> Tensor:
+        owner = torch.empty(self.num_conditions, dtype=torch.long)
+        for index, part in enumerate(self.parts):
+            owner[list(part)] = index
+        return owner
+
+    def assign(self, conditions: Tensor | Sequence[int]) -> Tensor:
+        """The part of each class label, `[N]` int64. Raises PartitionError for a label outside the partition."""
+        labels = torch.as_tensor(conditions, dtype=torch.long).cpu()
+        outside = labels[(labels < 0) | (labels >= self.num_conditions)]
+        if len(outside):
+            raise PartitionError(
+                f"class {int(outside[0])} is outside the partition; classes are 0 to {self.num_conditions - 1}."
+            )
+        return self._owner[labels]
+
+    def weights(self, part: int | None = None) -> Tensor:
+        """Probability of each class within `part` (None: under the global prior), `[num_conditions]`, sums to 1."""
+        prior = torch.tensor(self.prior)
+        if part is not None:
+            prior = torch.where(self._owner == part, prior, torch.zeros_like(prior))
+        return prior / prior.sum()
+
+    def sample(self, part: int | None, num: int, generator: torch.Generator) -> Tensor:
+        """`num` class labels drawn from `part` by its prior (None: from the global prior), `[num]` int64."""
+        weights = self.weights(part).to(generator.device)
+        return torch.multinomial(weights, num, replacement=True, generator=generator)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "method": self.method,
+            "num_conditions": self.num_conditions,
+            "parts": [list(part) for part in self.parts],
+            "prior": list(self.prior),
+            "hash": self.hash,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any, *, source: str) -> Partition:
+        """Rebuild and check against the stored hash. Raises PartitionError naming `source`."""
+        try:
+            partition = cls(
+                parts=tuple(tuple(int(condition) for condition in part) for part in value["parts"]),
+                prior=tuple(float(weight) for weight in value["prior"]),
+                method=str(value["method"]),
+            )
+            recorded = value["hash"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise PartitionError(f"{source} is not a saved partition ({error!r}); make it with `msd partition`.") from error
+        if recorded != partition.hash:
+            raise PartitionError(f"{source} was edited: its hash no longer fits; make it again with `msd partition`.")
+        return partition
+
+    def save(self, path: Path) -> None:
+        write_json(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> Partition:
+        value = read_json(path, what="a partition", error=PartitionError)
+        return cls.from_json(value, source=str(path))
+
+    def report(self, embeddings: Tensor | None) -> dict[str, Any]:
+        """Sizes, priors, balance and coherence, for people and for JSON.
+
+        Coherence of a part is the mean cosine similarity of its classes' centred `embeddings` `[num_conditions, D]` to each
+        other minus that to the classes of other parts: above 0, a part's conditions are more alike than across parts. It
+        is None without embeddings, for one-class parts and for a single part.
+        """
+        similarity = None
+        if embeddings is not None:
+            centred = torch.nn.functional.normalize(embeddings.float() - embeddings.float().mean(0), dim=1)
+            similarity = centred @ centred.T
+        rows = []
+        for index, part in enumerate(self.parts):
+            coherence = None
+            if similarity is not None and len(part) > 1 and self.num_parts > 1:
+                inside = self._owner == index
+                block = similarity[inside][:, inside]
+                within = (block.sum() - block.diagonal().sum()) / (len(part) * (len(part) - 1))
+                coherence = round(float(within - similarity[inside][:, ~inside].mean()), 4)
+            rows.append(
+                {
+                    "part": index,
+                    "conditions": list(part),
+                    "size": len(part),
+                    "prior": round(self.part_prior[index], 6),
+                    "coherence": coherence,
+                }
+            )
+        return {
+            "method": self.method,
+            "hash": self.hash,
+            "num_conditions": self.num_conditions,
+            "num_parts": self.num_parts,
+            "balance": round(max(self.part_prior) / min(self.part_prior), 4),
+            "parts": rows,
+        }

@@ -1,0 +1,125 @@
+"""Ways to divide classes into parts. Each is a function from a `SplitRequest` to a list of parts; the table names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msd.conditions.partition import Partition
+from msd.errors import PartitionError
+
+Parts = list[list[int]]
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """What a split may look at: the number of classes and parts, a seed, class embeddings, the user's file."""
+
+    num_conditions: int
+    num_parts: int
+    seed: int = 0
+    embeddings: Tensor | None = None
+    """`[num_conditions, D]`, one row a class; needed by balanced-kmeans."""
+    file: Path | None = None
+
+
+def contiguous(request: SplitRequest) -> Parts:
+    """Consecutive blocks of class labels, sizes differing by at most one (the paper's choice for ImageNet)."""
+    blocks = np.array_split(np.arange(request.num_conditions), request.num_parts)
+    return [block.tolist() for block in blocks]
+
+
+def random(request: SplitRequest) -> Parts:
+    """A seeded shuffle cut into blocks: the control that shows what similarity within a part is worth."""
+    order = torch.randperm(request.num_conditions, generator=torch.Generator().manual_seed(request.seed)).numpy()
+    return [sorted(block.tolist()) for block in np.array_split(order, request.num_parts)]
+
+
+def balanced_kmeans(request: SplitRequest) -> Parts:
+    """k-means on class embeddings with equal parts: each class is matched to a slot of a centre at least total distance.
+
+    Sizes differ by at most one. Alternates scipy's optimal assignment with recomputed centres until nothing moves.
+    """
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.cluster import KMeans
+
+    if request.embeddings is None:
+        raise PartitionError("balanced-kmeans needs class embeddings and this teacher has none; use contiguous or file.")
+    points = request.embeddings.double().cpu().numpy()
+    points = points - points.mean(0)
+    points /= np.linalg.norm(points, axis=1, keepdims=True).clip(1e-12)
+    centres = KMeans(request.num_parts, n_init=10, random_state=request.seed).fit(points).cluster_centers_
+    small, num_large = divmod(request.num_conditions, request.num_parts)
+    owner = np.full(request.num_conditions, -1)
+    for _ in range(100):
+        # Every centre has `small` slots; one more each if the classes don't divide evenly, where only `num_large` of
+        # these extra slots may be filled: dummy rows at zero cost occupy the others.
+        slots = np.repeat(np.arange(request.num_parts), small)
+        extra = np.arange(request.num_parts) if num_large else np.empty(0, int)
+        columns = np.concatenate([slots, extra])
+        cost = ((points[:, None] - centres[columns]) ** 2).sum(-1)
+        num_dummies = len(columns) - request.num_conditions
+        dummies = np.concatenate([np.full((num_dummies, len(slots)), 1e9), np.zeros((num_dummies, len(extra)))], 1)
+        rows, chosen = linear_sum_assignment(np.concatenate([cost, dummies]))
+        found = columns[chosen[rows < request.num_conditions]]
+        if (found == owner).all():
+            break
+        owner = found
+        centres = np.stack([points[owner == index].mean(0) for index in range(request.num_parts)])
+    return [np.flatnonzero(owner == index).tolist() for index in range(request.num_parts)]
+
+
+def from_file(request: SplitRequest) -> Parts:
+    """The user's YAML: `parts:` a list of lists of classes, and optionally `rest:`, the part that takes all unlisted ones."""
+    import yaml
+
+    if request.file is None:
+        raise PartitionError("method file needs the path of a YAML file; set partition.file.")
+    try:
+        content = yaml.safe_load(request.file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PartitionError(f"{request.file} does not exist; check partition.file.") from error
+    except (OSError, yaml.YAMLError) as error:
+        raise PartitionError(f"{request.file} cannot be read as YAML ({error}); mend it.") from error
+    example = "write `parts: [[0, 1], [2, 3]]` and optionally `rest: 1`"
+    if not isinstance(content, dict) or not isinstance(content.get("parts"), list):
+        raise PartitionError(f"{request.file} has no list `parts`; {example}.")
+    if unknown := content.keys() - {"parts", "rest"}:
+        raise PartitionError(f"{request.file} has an unknown key {sorted(map(str, unknown))[0]!r}; {example}.")
+    for index, part in enumerate(content["parts"]):
+        if not isinstance(part, list) or not all(type(condition) is int for condition in part):
+            raise PartitionError(f"part {index} in {request.file} is not a list of class numbers; {example}.")
+    parts = [list(part) for part in content["parts"]]
+    rest = content.get("rest")
+    if rest is not None:
+        if type(rest) is not int or not 0 <= rest < len(parts):
+            raise PartitionError(f"rest: {rest} in {request.file} names no part; parts are 0 to {len(parts) - 1}.")
+        listed = {condition for part in parts for condition in part}
+        parts[rest] += [condition for condition in range(request.num_conditions) if condition not in listed]
+    return parts
+
+
+SPLITS: dict[str, Callable[[SplitRequest], Parts]] = {
+    "contiguous": contiguous,
+    "random": random,
+    "balanced-kmeans": balanced_kmeans,
+    "file": from_file,
+}
+
+
+def make_partition(method: str, request: SplitRequest, prior: tuple[float, ...]) -> Partition:
+    """Divide by `method` (a key of SPLITS). Raises PartitionError, e.g. for more parts than classes."""
+    if method not in SPLITS:
+        raise PartitionError(f"there is no split {method!r}; choose one of {', '.join(SPLITS)}.")
+    if method != "file" and not 1 <= request.num_parts <= request.num_conditions:
+        raise PartitionError(
+            f"{request.num_conditions} classes cannot be split into {request.num_parts} parts; "
+            f"set partition.num_parts between 1 and {request.num_conditions}."
+        )
+    parts = SPLITS[method](request)
+    return Partition(parts=tuple(tuple(part) for part in parts), prior=prior, method=method)

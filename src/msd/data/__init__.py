@@ -1,0 +1,1 @@
+"""Images and pairs on disk."""

@@ -1,0 +1,1 @@
+"""Pure maths on tensors: the denoiser contract, noise levels, solvers. Imports no other room."""

@@ -1,0 +1,53 @@
+"""Noise levels: the grid a solver walks and the laws training draws from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
+    """Decreasing grid `[num_steps + 1]` float64 from sigma_max to sigma_min, then 0 (Karras et al. 2022, eq. 5)."""
+    if num_steps == 1:
+        return torch.tensor([sigma_max, 0.0], dtype=torch.float64)
+    position = torch.arange(num_steps, dtype=torch.float64) / (num_steps - 1)
+    return torch.cat([_karras(position, sigma_min, sigma_max, rho), torch.zeros(1, dtype=torch.float64)])
+
+
+def _karras(position: Tensor, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+    """Noise level at `position` in [0, 1], 0 being sigma_max, uniform in sigma^(1/rho)."""
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return (high + position * (low - high)) ** rho
+
+
+class NoiseLaw(Protocol):
+    def sample(self, num: int, generator: torch.Generator) -> Tensor:
+        """`num` noise levels `[num]` float32, on the generator's device."""
+        ...
+
+
+@dataclass(frozen=True)
+class LogNormalLaw:
+    """ln sigma ~ N(mean, deviation^2): EDM's training law (mean -1.2, deviation 1.2)."""
+
+    mean: float = -1.2
+    deviation: float = 1.2
+
+    def sample(self, num: int, generator: torch.Generator) -> Tensor:
+        return (torch.randn(num, generator=generator, device=generator.device) * self.deviation + self.mean).exp()
+
+
+@dataclass(frozen=True)
+class KarrasLaw:
+    """Uniform on the Karras grid's axis between sigma_min and sigma_max: DMD's law for the matching gradient."""
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def sample(self, num: int, generator: torch.Generator) -> Tensor:
+        position = torch.rand(num, generator=generator, device=generator.device)
+        return _karras(position, self.sigma_min, self.sigma_max, self.rho)

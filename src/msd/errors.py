@@ -1,0 +1,51 @@
+"""Errors a user can act on: each message is one sentence naming the thing, what is wrong, and the next step."""
+
+from __future__ import annotations
+
+
+class MsdError(Exception):
+    """Base of all errors caused by input or environment; the command line prints the message and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class RecipeError(MsdError):
+    """A recipe that cannot be read, or that asks for something impossible."""
+
+
+class PartitionError(MsdError):
+    """A partition that does not cover the conditions, or a condition outside it."""
+
+
+class ConditionError(MsdError):
+    """A condition (class label) that the model does not know."""
+
+
+class DataError(MsdError):
+    """Images or pairs that are missing, damaged or of the wrong shape."""
+
+
+class WeightsError(MsdError):
+    """Saved weights that are missing, damaged or do not fit together."""
+
+
+class RunError(MsdError):
+    """A run folder that is missing, incomplete, not writable, or made by another recipe."""
+
+
+class TrainingError(MsdError):
+    """Training that stopped by itself, e.g. because its gradients stopped being finite."""
+
+    exit_code = 1
+
+
+class StudentFailed(MsdError):
+    """At least one student's process failed; the others were left to finish."""
+
+    exit_code = 1
+
+
+class Interrupted(MsdError):
+    """The user stopped the command; everything up to the last finished step is on disk."""
+
+    exit_code = 1

@@ -1,0 +1,90 @@
+"""From a small configuration to a raw network with one call: `network(x, noise_level, condition) -> output`.
+
+diffusers models are imported inside the functions: that import takes seconds and many commands need none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from msd.diffusion.denoiser import Condition
+
+
+class LabelledUNet(nn.Module):
+    """diffusers' UNet2DModel with class labels."""
+
+    kind = "unet2d"
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Condition) -> Tensor:
+        return self.model(x, noise_level, class_labels=condition, return_dict=False)[0]
+
+    def condition_embeddings(self) -> Tensor:
+        """What the network has learned to tell the conditions apart by, `[num_conditions, D]`."""
+        return self.model.class_embedding.weight.detach()
+
+    def save(self, folder: str) -> None:
+        self.model.save_pretrained(folder, safe_serialization=True)
+
+
+def build_unet(config: dict[str, Any]) -> LabelledUNet:
+    """A randomly initialised UNet2DModel from its own keyword arguments."""
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    return LabelledUNet(UNet2DModel(**config))
+
+
+def load_unet(folder: str) -> LabelledUNet:
+    """The UNet2DModel saved in `folder`; never reaches for the network, never unpickles."""
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    return LabelledUNet(UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True))
+
+
+def unet_config(sample_shape: tuple[int, ...], num_conditions: int, network: dict[str, Any]) -> dict[str, Any]:
+    """UNet2DModel arguments for square images `[C, S, S]` from a recipe's `network` section (plain convolution blocks)."""
+    channels, size, _ = sample_shape
+    levels = len(network["block_out_channels"])
+    return {
+        "sample_size": size,
+        "in_channels": channels,
+        "out_channels": channels,
+        "num_class_embeds": num_conditions,
+        "block_out_channels": list(network["block_out_channels"]),
+        "layers_per_block": network["layers_per_block"],
+        "norm_num_groups": network["norm_num_groups"],
+        "down_block_types": ["DownBlock2D"] * levels,
+        "up_block_types": ["UpBlock2D"] * levels,
+        "add_attention": network["attention"],
+        "resnet_time_scale_shift": "scale_shift",
+        "dropout": network["dropout"],
+        "norm_eps": 1e-5,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+    }
+
+
+class ToyMLP(nn.Module):
+    """A residual MLP for points `[N, D]`: the toy's stand-in for a U-Net, same call."""
+
+    def __init__(self, dimension: int, num_conditions: int, width: int, depth: int):
+        super().__init__()
+        self.register_buffer("frequencies", 2.0 ** torch.arange(-2, 4) * math.pi / 2)
+        self.enter = nn.Linear(dimension + 2 * 6, width)
+        self.label = nn.Embedding(num_conditions, width)
+        self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.leave = nn.Linear(width, dimension)
+
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Condition) -> Tensor:
+        angles = noise_level[:, None] * self.frequencies
+        hidden = self.enter(torch.cat([x, angles.sin(), angles.cos()], 1)) + self.label(condition)
+        for block in self.blocks:
+            hidden = hidden + nn.functional.silu(block(nn.functional.silu(hidden)))
+        return self.leave(nn.functional.silu(hidden))

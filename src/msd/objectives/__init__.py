@@ -1,0 +1,1 @@
+"""Pure losses: functions of tensors only. No network, configuration, device, rank or logging."""

@@ -1,0 +1,69 @@
+"""Pretraining: one role, one turn; a teacher learns to denoise real images (EDM loss)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from msd.data.images import ImageSet
+from msd.diffusion.denoiser import Denoiser, DenoiserSpec, EDMParameterisation, per_sample
+from msd.diffusion.noise import LogNormalLaw
+from msd.networks.build import build_unet, unet_config
+from msd.objectives.denoising import denoising_loss
+from msd.recipe import Recipe
+from msd.training.engine import Engine
+from msd.training.loop import Loss, Turn
+from msd.training.roles import Role, RoleSpec
+
+
+class Pretraining:
+    """Role `teacher`: a fresh network, averaged."""
+
+    name = "pretrain"
+
+    def __init__(self, recipe: Recipe, images: ImageSet, engine: Engine):
+        settings = recipe.pretrain
+        spec = DenoiserSpec(
+            sample_shape=images.sample_shape,
+            num_conditions=images.num_conditions,
+            parameterisation=EDMParameterisation(settings.sigma_data),
+            scaling=images.scaling(settings.sigma_data),
+            sigma_min=settings.sigma_min,
+            sigma_max=settings.sigma_max,
+        )
+        # The initial weights are diffusers' own, drawn from torch's global generator: fork it so that nothing else moves.
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            network = build_unet(unet_config(spec.sample_shape, spec.num_conditions, recipe.network.model_dump()))
+        self.teacher = Denoiser(network, spec).to(engine.device)
+        self.num_steps = settings.num_updates
+        self.roles = {
+            "teacher": Role(
+                self.teacher,
+                RoleSpec(
+                    learning_rate=settings.learning_rate,
+                    num_updates=settings.num_updates,
+                    warmup_updates=settings.warmup_updates,
+                    ema_decay=settings.ema_decay,
+                    clip_norm=1e9,
+                ),
+            )
+        }
+        self._batch_size = settings.batch_size
+        self._sigma_data = settings.sigma_data
+        self._law = LogNormalLaw(settings.log_sigma_mean, settings.log_sigma_deviation)
+        self._samples = spec.scaling.encode(images.pixels).to(engine.device)
+        self._labels = images.labels.to(engine.device)
+
+    def turns(self, generator: torch.Generator) -> Iterator[Turn]:
+        yield Turn("teacher", lambda: self._loss(generator))
+
+    def _loss(self, generator: torch.Generator) -> Loss:
+        device = generator.device
+        index = torch.randint(len(self._samples), (self._batch_size,), generator=generator, device=device)
+        clean = self._samples[index]
+        sigma = self._law.sample(self._batch_size, generator)
+        noise = torch.randn(clean.shape, generator=generator, device=device)
+        estimate = self.teacher(clean + per_sample(sigma, clean) * noise, sigma, self._labels[index])
+        return Loss(denoising_loss(estimate, clean, sigma, self._sigma_data))

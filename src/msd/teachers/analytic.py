@@ -1,0 +1,43 @@
+"""Conditional Gaussian mixtures with an exact denoiser: the truth that tests and the toy example are held against."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from msd.diffusion.denoiser import Condition, per_sample
+
+
+class GaussianMixtureTeacher:
+    """p(x0 | c) = mean over m of N(means[c, m], deviations[c, m]^2 I); call it as `denoise(x, sigma, condition)`.
+
+    `means` is `[num_conditions, num_components, *shape]`, `deviations` `[num_conditions, num_components]` > 0. All
+    components of a condition weigh the same (repeat one to weigh it more).
+    """
+
+    def __init__(self, means: Tensor, deviations: Tensor):
+        self.means, self.deviations = means, deviations
+
+    @property
+    def num_conditions(self) -> int:
+        return len(self.means)
+
+    def __call__(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """E[x0 | x, sigma, condition]: the posterior mean of each component, weighted by its responsibility."""
+        means = self.means[condition].flatten(2)  # [N, M, D]
+        flat = x.flatten(1)[:, None, :].to(means.dtype)  # [N, 1, D]
+        variances = self.deviations[condition] ** 2  # [N, M]
+        totals = variances + per_sample(sigma**2, variances)
+        dimension = means.shape[-1]
+        log_likelihood = -((flat - means) ** 2).sum(-1) / (2 * totals) - dimension / 2 * totals.log()
+        responsibility = log_likelihood.softmax(-1)[..., None]  # [N, M, 1]
+        shrink = (variances / totals)[..., None]
+        posterior = means + shrink * (flat - means)
+        return (responsibility * posterior).sum(1).reshape(x.shape).to(x.dtype)
+
+    def sample(self, condition: Condition, generator: torch.Generator) -> Tensor:
+        """Exact draws from p(x0 | condition), `[N, *shape]`."""
+        component = torch.randint(self.means.shape[1], condition.shape, generator=generator)
+        centres = self.means[condition, component]
+        noise = torch.randn(centres.shape, generator=generator, dtype=centres.dtype)
+        return centres + per_sample(self.deviations[condition, component], centres) * noise
