@@ -60,7 +60,9 @@ def ensure_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror or error}); choose another place with --out.") from error
+        raise RunError(
+            f"{folder} cannot be written ({error.strerror or error}); choose another place with --out."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -208,7 +208,9 @@ class Recipe(Section):
 
     def identity(self) -> dict[str, Any]:
         """The part of the recipe that a run folder is bound to."""
-        return self.model_dump(mode="json", exclude={"summary", "cost", "expected", "device", "evaluation", "fleet", "baselines"})
+        return self.model_dump(
+            mode="json", exclude={"summary", "cost", "expected", "device", "evaluation", "fleet", "baselines"}
+        )
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -274,7 +276,9 @@ def _apply(content: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override!r}: the value is not YAML; quote it, or write a plain number or word.") from error
+        raise RecipeError(
+            f"--set {override!r}: the value is not YAML; quote it, or write a plain number or word."
+        ) from error
     *parents, last = key.split(".")
     for parent in parents:
         content = content.setdefault(parent, {})

@@ -46,14 +46,14 @@ class Partition:
                 seen[condition] = index
         for condition in range(self.num_conditions):
             if condition not in seen:
-                raise PartitionError(
-                    f"class {condition} is in no part; list it or set rest: {len(self.parts) - 1}"
-                )
+                raise PartitionError(f"class {condition} is in no part; list it or set rest: {len(self.parts) - 1}")
         if any(value < 0 for value in self.prior) or abs(sum(self.prior) - 1) > 1e-6:
             raise PartitionError(f"the prior sums to {sum(self.prior):.6g}; make it non-negative and sum to 1.")
         for index, part in enumerate(self.parts):
             if sum(self.prior[condition] for condition in part) == 0:
-                raise PartitionError(f"part {index} has prior 0, so its student would never be asked; merge it with another.")
+                raise PartitionError(
+                    f"part {index} has prior 0, so its student would never be asked; merge it with another."
+                )
 
     @classmethod
     def whole(cls, prior: Sequence[float]) -> Partition:

@@ -75,7 +75,7 @@ def balanced_kmeans(request: SplitRequest) -> Parts:
 
 
 def from_file(request: SplitRequest) -> Parts:
-    """The user's YAML: `parts:` a list of lists of classes, and optionally `rest:`, the part that takes all unlisted ones."""
+    """The user's YAML: `parts:` (lists of classes) and optionally `rest:`, the part that takes all unlisted ones."""
     import yaml
 
     if request.file is None:

@@ -51,7 +51,9 @@ def load_digits() -> ImageSet:
     bunch = datasets.load_digits()
     pixels = torch.from_numpy(bunch.images).float()[:, None] / 8 - 1
     labels = torch.from_numpy(bunch.target).long()
-    return ImageSet("digits", pixels, labels, num_conditions=10, licence="CC BY 4.0 (UCI ML repository, Alpaydin and Kaynak)")
+    return ImageSet(
+        "digits", pixels, labels, num_conditions=10, licence="CC BY 4.0 (UCI ML repository, Alpaydin and Kaynak)"
+    )
 
 
 IMAGE_SETS = {"digits": load_digits}

@@ -87,9 +87,7 @@ class Solver:
                 on_step(index + 1)
         return x.float()
 
-    def _add_noise(
-        self, x: Tensor, sigma: Tensor, churn: Churn, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
+    def _add_noise(self, x: Tensor, sigma: Tensor, churn: Churn, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         if not churn.sigma_low <= float(sigma) <= churn.sigma_high:
             return x, sigma
         raised = sigma * (1 + min(churn.amount / self.num_steps, math.sqrt(2) - 1))

@@ -45,7 +45,9 @@ def load_unet(folder: str) -> LabelledUNet:
     """The UNet2DModel saved in `folder`; never reaches for the network, never unpickles."""
     from diffusers.models.unets.unet_2d import UNet2DModel
 
-    return LabelledUNet(UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True))
+    return LabelledUNet(
+        UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False)
+    )
 
 
 def unet_config(sample_shape: tuple[int, ...], num_conditions: int, network: dict[str, Any]) -> dict[str, Any]:

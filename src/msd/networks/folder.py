@@ -23,9 +23,7 @@ LOADERS: dict[str, Callable[[str], LabelledUNet]] = {"unet2d": load_unet}
 
 def spec_to_json(spec: DenoiserSpec) -> dict[str, Any]:
     kinds = {kind: name for name, kind in PARAMETERISATIONS.items()}
-    return asdict(spec) | {
-        "parameterisation": {"kind": kinds[type(spec.parameterisation)], **asdict(spec.parameterisation)}
-    }
+    return asdict(spec) | {"parameterisation": {"kind": kinds[type(spec.parameterisation)], **asdict(spec.parameterisation)}}
 
 
 def spec_from_json(value: dict[str, Any]) -> DenoiserSpec:

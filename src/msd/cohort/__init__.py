@@ -1,0 +1,1 @@
+"""The delivered thing: K students, their partition, and a manifest that says how they belong together."""

@@ -1,0 +1,155 @@
+"""Talking to the user: tables and progress on standard error, results on standard output (as JSON with --json)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from msd.fleet.jobs import Status
+
+STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's words go. With `json_only` standard output carries one JSON value and nothing else."""
+
+    json_only: bool = False
+
+    @property
+    def console(self) -> Console:
+        return Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        self.console.print(text)
+
+    def show(self, table: Table) -> None:
+        """A result for people; silent with --json, where the value itself is printed."""
+        if not self.json_only:
+            Console(highlight=False).print(table)
+
+    def result(self, value: Any, text: str | None = None) -> None:
+        """A command's outcome: `value` with --json, else `text`."""
+        if self.json_only:
+            sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        elif text:
+            Console(highlight=False, soft_wrap=True).print(text)
+
+    @contextmanager
+    def progress(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar with time left; yields `advance(number)`."""
+        columns = (
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda number: bar.advance(task, number)
+
+    @contextmanager
+    def live_jobs(self, describe: Mapping[str, str]) -> Iterator[Callable[[dict[str, Status]], None]]:
+        """A live table of jobs; on a pipe or in a log, a line whenever a job changes state instead."""
+        console = self.console
+        if not console.is_terminal:
+            seen: dict[str, str] = {}
+
+            def log_changes(statuses: dict[str, Status]) -> None:
+                for name, status in statuses.items():
+                    if seen.get(name) != status.state:
+                        seen[name] = status.state
+                        took = f" after {status.seconds:.0f} s" if status.state in ("done", "stopped") else ""
+                        console.print(f"{name}: {status.state}{took}{' - ' + status.error if status.error else ''}")
+
+            yield log_changes
+            return
+        with Live(console=console, refresh_per_second=4) as live:
+            yield lambda statuses: live.update(job_table(statuses, describe))
+
+
+def job_table(statuses: Mapping[str, Status], describe: Mapping[str, str]) -> Table:
+    """One line a job: state, progress, speed, losses, time left."""
+    table = Table(title="students", title_justify="left")
+    for heading in ("job", "conditions", "state"):
+        table.add_column(heading)
+    for heading in ("updates", "per second", "student loss", "critic loss", "time", "left"):
+        table.add_column(heading, justify="right")
+    for name, status in statuses.items():
+        left = status.seconds_left
+        table.add_row(
+            name,
+            describe.get(name, ""),
+            f"[{STATE_STYLES[status.state]}]{status.state}[/]",
+            f"{status.step} / {status.num_steps}",
+            f"{status.steps_per_second:.1f}" if status.state == "running" else "",
+            f"{status.losses['student/loss']:.4f}" if "student/loss" in status.losses else "",
+            f"{status.losses['critic/loss']:.4f}" if "critic/loss" in status.losses else "",
+            f"{status.seconds:.0f} s",
+            f"{left:.0f} s" if left is not None else "",
+        )
+    for name, status in statuses.items():
+        if status.error:
+            table.add_row(name, f"[red]{status.error}[/]")
+    return table
+
+
+ROW_COLUMNS = ("FD", "KID", "precision", "recall", "accuracy", "NFE", "ms (batch 1)", "ms (batch 256)")
+
+
+def metrics_table(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("sampler")
+    for heading in ROW_COLUMNS:
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        latency = row.get("latency_ms") or {}
+        table.add_row(
+            name,
+            f"{row['frechet_distance']:.2f}",
+            f"{row['kid']:.4f}",
+            f"{row['precision']:.3f}",
+            f"{row['recall']:.3f}",
+            f"{row['label_accuracy'] * 100:.1f} %",
+            str(row["num_function_evaluations"]),
+            f"{latency['1']:.2f}" if "1" in latency else "",
+            f"{latency['256']:.1f}" if "256" in latency else "",
+        )
+    return table
+
+
+def partition_table(report: Mapping[str, Any]) -> Table:
+    table = Table(title=f"partition {report['hash'][:12]} ({report['method']})", title_justify="left")
+    for heading in ("part", "conditions", "size", "prior", "coherence"):
+        table.add_column(heading, justify="left" if heading == "conditions" else "right")
+    for row in report["parts"]:
+        table.add_row(
+            str(row["part"]),
+            condition_list(row["conditions"]),
+            str(row["size"]),
+            f"{row['prior']:.4f}",
+            "" if row["coherence"] is None else f"{row['coherence']:+.3f}",
+        )
+    return table
+
+
+def condition_list(conditions: list[int]) -> str:
+    """Class numbers with runs shortened: [0, 1, 2, 7] -> "0-2, 7"."""
+    pieces: list[list[int]] = []
+    for condition in sorted(conditions):
+        if pieces and condition == pieces[-1][-1] + 1:
+            pieces[-1].append(condition)
+        else:
+            pieces.append([condition])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in pieces)

@@ -1,0 +1,65 @@
+"""`msd demo`: everything on one recipe, with the baselines a reader would ask for, and the page that shows it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from msd.cohort.manifest import assemble
+from msd.commands.console import Output, metrics_table, partition_table
+from msd.commands.distill import assemble_cohort, baseline_jobs, student_jobs, train
+from msd.commands.evaluate import evaluate_run, make_report
+from msd.commands.prepare import check_part_pairs, ensure_pairs, ensure_partition, open_teacher, partition_report
+from msd.conditions.partition import Partition
+from msd.evaluation.report import headline
+from msd.files import read_json
+from msd.run import Run
+
+
+def demo(run: Run, output: Output) -> dict[str, Any]:
+    """Partition, pairs, students, single students, evaluation, report. Run again, it goes on where it stopped.
+
+    Returns the content of `report/metrics.json`.
+    """
+    begin = time.perf_counter()
+    earlier = sum(run.timings().values())
+    teacher = open_teacher(run)
+    partition = ensure_partition(run, teacher)
+    output.show(partition_table(partition_report(run, teacher)))
+    check_part_pairs(partition, run)
+    if run.recipe.dm.regression.weight > 0:
+        ensure_pairs(run, teacher, output)
+
+    students, baselines = student_jobs(run, partition), baseline_jobs(run, partition)
+    with run.timed("distill"):
+        train(run, teacher, students, output)
+    assemble_cohort(run, partition, students, run.cohort, run.recipe.name)
+    with run.timed("baselines"):
+        # The longest first: two processes then end at about the same time.
+        train(run, teacher, sorted(baselines, key=lambda job: -job.settings.num_updates), output)
+    recipe = run.recipe.model_dump(mode="json")
+    for job in baselines:
+        assemble(run.baseline(job.name), job.name, Partition.whole(partition.prior), [job.result], recipe=recipe)
+
+    with run.timed("evaluate"):
+        metrics = evaluate_run(run, output)
+    metrics["wall_seconds"] = round(earlier + time.perf_counter() - begin, 1)
+    page = make_report(run, output, metrics)
+    metrics = read_json(run.metrics, what="a run's metrics")
+    show_metrics(metrics, output)
+    output.result(metrics, f"\nlook at {page}")
+    return metrics
+
+
+def show_metrics(metrics: dict[str, Any], output: Output) -> None:
+    """The table, the floor, and the ratios that the recipe promises."""
+    rows = metrics["rows"]
+    provenance = next(iter(rows.values()))["provenance"]
+    num_samples = next(iter(rows.values()))["num_samples"]
+    title = f"{provenance['metric']} on {num_samples} samples, {metrics['num_threads']} threads, {metrics['device']}"
+    output.show(metrics_table(rows, title))
+    floors = ", ".join(f"{value:.2f} at {size}" for size, value in metrics["floor"].items())
+    output.say(f"floor (real images redrawn, against themselves): {floors}")
+    for name, value in headline(metrics).items():
+        if value is not None:
+            output.say(f"{name.replace('_', ' ')}: {value:.3g}")

@@ -1,0 +1,182 @@
+"""`msd eval` and `msd report`: the rows of a run's table, measured with one bench, and the page made from them."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msd import __version__
+from msd.cohort.generate import Cohort
+from msd.commands.console import Output
+from msd.commands.distill import baseline_jobs, student_jobs
+from msd.conditions.partition import Partition
+from msd.data.images import load_images
+from msd.diffusion.solvers import Solver
+from msd.errors import RunError
+from msd.evaluation.bench import Bench
+from msd.evaluation.latency import measure_latency, measure_peak_memory, measure_routing
+from msd.evaluation.report import ReportInputs, write_report
+from msd.evaluation.samplers import Sampler, cohort_sampler, teacher_sampler
+from msd.files import read_json, write_json
+from msd.fleet.jobs import Job, read_status
+from msd.recipe import Recipe, validate
+from msd.run import Run
+from msd.teachers.folder import load_teacher, teacher_folder
+from msd.training.engine import Engine
+from msd.training.records import read_records
+
+SCHEMA = 1
+NUM_GRID_COLUMNS = 8
+MEMORY_BATCH = 256
+TEACHER_SOLVERS = (("heun", 18), ("euler", 1), ("euler", 4))
+"""The teacher's rows: the reference, and what a user in a hurry would otherwise pick."""
+
+
+def open_bench(recipe: Recipe, partition: Partition) -> Bench:
+    return Bench(load_images(recipe.data.name), partition, recipe.evaluation)
+
+
+def teacher_samplers(recipe: Recipe) -> list[Sampler]:
+    teacher = load_teacher(recipe.teacher.source, Engine.on(recipe.device).device).denoiser
+    spec = teacher.spec
+    return [
+        teacher_sampler(teacher, Solver(method, steps, spec.sigma_min, spec.sigma_max)) for method, steps in TEACHER_SOLVERS
+    ]
+
+
+def measure_rows(bench: Bench, samplers: Sequence[Sampler], output: Output) -> dict[str, dict[str, Any]]:
+    """Quality of each sampler on the same noise and labels, then the clock for all of them."""
+    rows = {}
+    for sampler in samplers:
+        with output.progress(f"measuring {sampler.name}", bench.settings.num_samples) as advance:
+            rows[sampler.name] = bench.row(sampler, advance)
+    settings, images = bench.settings, bench.images
+    with output.progress("timing", len(samplers)) as advance:
+        for sampler in samplers:
+            rows[sampler.name]["latency_ms"] = measure_latency(
+                sampler, images.sample_shape, images.num_conditions, settings.latency_batches, settings.latency_repeats
+            )
+            advance(1)
+    return rows
+
+
+def evaluate_cohort(folder: Path, overrides: dict[str, Any], output: Output) -> dict[str, Any]:
+    """Measure one cohort beside its teacher's reference sampler; saved as `metrics.json` in the cohort's folder."""
+    cohort = Cohort.load(folder)
+    recipe = validate(cohort.manifest.facts["recipe"] | {k: v for k, v in overrides.items() if v is not None})
+    cohort = Cohort.load(folder, Engine.on(recipe.device).device)
+    bench = open_bench(recipe, cohort.partition)
+    samplers = [teacher_samplers(recipe)[0], cohort_sampler("cohort", cohort)]
+    metrics = _header(recipe, bench) | {
+        "rows": measure_rows(bench, samplers, output),
+        "routing_ms": {"16": measure_routing(cohort)},
+    }
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def evaluate_run(run: Run, output: Output) -> dict[str, Any]:
+    """Every row of a run: teacher three ways, the single students it has, the cohort. Raises RunError without a cohort."""
+    if not (run.cohort / "cohort.json").exists():
+        raise RunError(f"{run.folder} has no cohort yet; run `msd distill` (or `msd demo`) first.")
+    recipe = run.recipe
+    device = Engine.on(recipe.device).device
+    cohort = Cohort.load(run.cohort, device)
+    bench = open_bench(recipe, cohort.partition)
+    samplers = teacher_samplers(recipe)
+    folders = {sampler.name: teacher_folder(recipe.teacher.source) for sampler in samplers[:1]}
+    for name in recipe.baselines:
+        if (run.baseline(name) / "cohort.json").exists():
+            samplers.append(cohort_sampler(name, Cohort.load(run.baseline(name), device)))
+            folders[name] = run.baseline(name) / "students" / "0"
+    samplers.append(cohort_sampler("cohort", cohort))
+    folders["cohort"] = cohort.manifest.student(0)
+    rows = measure_rows(bench, samplers, output)
+    with output.progress("peak memory", len(folders)) as advance:
+        for name, folder in folders.items():
+            steps = 18 if name.startswith("teacher") else 0
+            rows[name]["peak_memory_mib"] = measure_peak_memory(folder, steps, MEMORY_BATCH, torch.get_num_threads())
+            advance(1)
+    for job_name, row in _training_costs(run, cohort.partition).items():
+        if job_name in rows:
+            rows[job_name] |= row
+    return _header(recipe, bench) | {"rows": rows, "routing_ms": {"16": measure_routing(cohort)}}
+
+
+def _header(recipe: Recipe, bench: Bench) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "device": recipe.device,
+        "num_threads": torch.get_num_threads(),
+        "floor": bench.floor(),
+    }
+
+
+def _training_costs(run: Run, partition: Partition) -> dict[str, dict[str, Any]]:
+    """Updates (per student and in total) and training seconds of each distilled row."""
+
+    def cost(jobs: Sequence[Job]) -> dict[str, Any]:
+        updates = jobs[0].settings.num_updates
+        return {
+            "num_updates": updates,
+            "total_updates": updates * len(jobs),
+            "training_seconds": round(sum(read_status(job.folder).seconds for job in jobs), 1),
+        }
+
+    costs = {job.name: cost([job]) for job in baseline_jobs(run, partition)}
+    return costs | {"cohort": cost(student_jobs(run, partition))}
+
+
+def grids(run: Run) -> dict[str, Tensor]:
+    """A few images of every class from each sampler, all from the same noise."""
+    cohort = Cohort.load(run.cohort)
+    num = cohort.partition.num_conditions
+    labels = torch.arange(num).repeat_interleave(NUM_GRID_COLUMNS)
+    noise = torch.randn(len(labels), *cohort.sample_shape, generator=torch.Generator().manual_seed(7))
+    result = {sampler.name: sampler.generate(noise, labels) for sampler in teacher_samplers(run.recipe)}
+    for name in run.recipe.baselines:
+        if (run.baseline(name) / "cohort.json").exists():
+            result[name] = Cohort.load(run.baseline(name)).generate(labels, noise=noise)
+    return result | {"cohort": cohort.generate(labels, noise=noise)}
+
+
+def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None) -> Path:
+    """Write the run's page from `metrics` (by default those of the last evaluation; measured now if there are none)."""
+    if metrics is None:
+        if run.metrics.exists():
+            metrics = read_json(run.metrics, what="a run's metrics")
+        else:
+            with run.timed("evaluate"):
+                metrics = evaluate_run(run, output)
+    timings = run.timings()
+    metrics.setdefault("wall_seconds", round(sum(timings.values()), 1))
+    curves = {path.parent.name: read_records(path) for path in sorted(run.jobs.glob("*/records.jsonl"))}
+    inputs = ReportInputs(
+        metrics=metrics,
+        recipe=run.recipe.model_dump(mode="json"),
+        partition_report=read_json(run.partition_report, what="a partition's report"),
+        curves=curves,
+        grids=grids(run),
+        num_grid_columns=NUM_GRID_COLUMNS,
+        timings=timings,
+        versions=versions(),
+    )
+    return write_report(run.report, inputs)
+
+
+def versions() -> dict[str, str]:
+    packages = ("torch", "diffusers", "torchmetrics", "numpy")
+    return {
+        "msd": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "platform": f"{platform.system()} {platform.machine()}",
+    }

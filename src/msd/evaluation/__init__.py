@@ -1,0 +1,1 @@
+"""Measuring a cohort as its users meet it: one routed sample set, one score; then part by part, and the clock."""

@@ -1,0 +1,95 @@
+"""The clock: seconds per request at several batch sizes, the router's share, and peak memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msd.cohort.generate import Cohort
+from msd.errors import RunError
+from msd.evaluation.samplers import Sampler
+
+
+def measure_latency(
+    sampler: Sampler, sample_shape: tuple[int, ...], num_conditions: int, batches: tuple[int, ...], repeats: int
+) -> dict[str, float]:
+    """Median milliseconds of one request per batch size, all of one class: a request goes to one student.
+
+    Two unmeasured requests come first; slow samplers are repeated less (at least 3 times) to stay within seconds.
+    """
+    generator = torch.Generator().manual_seed(0)
+    result = {}
+    for batch in batches:
+        noise = torch.randn(batch, *sample_shape, generator=generator)
+        labels = torch.full((batch,), num_conditions - 1)
+        durations: list[float] = []
+        for index in range(repeats + 2):
+            begin = time.perf_counter()
+            sampler.generate(noise, labels)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if index >= 2:
+                durations.append(time.perf_counter() - begin)
+            if sum(durations) > 3.0 and len(durations) >= 3:
+                break
+        result[str(batch)] = round(statistics.median(durations) * 1000, 4)
+    return result
+
+
+def measure_routing(cohort: Cohort, batch: int = 16, repeats: int = 500) -> float:
+    """Median milliseconds to find the students of a batch of labels."""
+    labels = torch.arange(batch) % cohort.partition.num_conditions
+    durations = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        cohort.route(labels)
+        durations.append(time.perf_counter() - begin)
+    return round(statistics.median(durations) * 1000, 5)
+
+
+_MEMORY_PROBE = """
+import json, os, resource, sys
+os.environ["OMP_NUM_THREADS"] = sys.argv[4]
+import torch
+from pathlib import Path
+from msd.networks.folder import load_denoiser
+from msd.diffusion.solvers import Solver, one_step
+steps, batch = int(sys.argv[2]), int(sys.argv[3])
+load_denoiser(Path(sys.argv[1]))  # imports and lazy set-up, not to be counted
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+before = resident()
+denoiser = load_denoiser(Path(sys.argv[1]))
+noise = torch.randn(batch, *denoiser.spec.sample_shape)
+labels = torch.zeros(batch, dtype=torch.long)
+with torch.inference_mode():
+    if steps == 0:
+        one_step(denoiser, noise, labels, denoiser.spec.sigma_init)
+    else:
+        Solver("heun", steps)(denoiser, noise, labels)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"mib": round((peak - before) / 2**20, 1)}))
+"""
+
+
+def measure_peak_memory(folder: Path, num_steps: int, batch: int, threads: int) -> float | None:
+    """MiB by which a fresh process grows while it loads the denoiser in `folder` and samples one batch (Heun, or one step
+    for `num_steps` 0). None where /proc is missing (not Linux). Raises RunError when the probe fails.
+    """
+    if not Path("/proc/self/statm").exists():
+        return None
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-c", _MEMORY_PROBE, str(folder), str(num_steps), str(batch), str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        raise RunError(f"the memory probe failed ({done.stderr.strip().splitlines()[-1:]}); run again with --debug.")
+    value: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return value["mib"]

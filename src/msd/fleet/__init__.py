@@ -1,0 +1,1 @@
+"""Students as restartable jobs: one process each, as many at a time as fit, one status table."""

@@ -1,0 +1,114 @@
+"""A run: the folder that one recipe fills. This file is the map of what lies where."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msd.errors import RunError
+from msd.files import ensure_writable, read_json, write_json
+from msd.recipe import Recipe, validate
+
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and recipe. Use `Run.create` to begin or continue one, `Run.open` to look at one."""
+
+    folder: Path
+    recipe: Recipe
+
+    @classmethod
+    def create(cls, recipe: Recipe, folder: Path) -> Run:
+        """Begin a run, or continue it if `folder` was made by the same recipe. Raises RunError."""
+        ensure_writable(folder)
+        stored = folder / RECIPE
+        if stored.exists():
+            existing = cls.open(folder).recipe
+            if existing.fingerprint() != recipe.fingerprint():
+                differing = _differences(existing.identity(), recipe.identity())
+                raise RunError(
+                    f"{folder} was made by another recipe (it differs in {', '.join(differing[:3])}"
+                    f"{', ...' if len(differing) > 3 else ''}); choose another --out, or remove that folder."
+                )
+        write_json(stored, recipe.model_dump(mode="json"))
+        return cls(folder, recipe)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing run. Raises RunError."""
+        if not (folder / RECIPE).is_file():
+            raise RunError(f"{folder} is not a run's folder (no {RECIPE}); give the --out of `msd distill` or `msd demo`.")
+        return cls(folder, validate(read_json(folder / RECIPE, what="a run's recipe")))
+
+    @property
+    def partition(self) -> Path:
+        return self.folder / "partition.json"
+
+    @property
+    def partition_report(self) -> Path:
+        return self.folder / "partition-report.json"
+
+    @property
+    def pairs(self) -> Path:
+        return self.folder / "pairs"
+
+    @property
+    def teacher(self) -> Path:
+        """A teacher pretrained in this run."""
+        return self.folder / "teacher"
+
+    @property
+    def jobs(self) -> Path:
+        return self.folder / "jobs"
+
+    @property
+    def cohort(self) -> Path:
+        return self.folder / "cohort"
+
+    def baseline(self, name: str) -> Path:
+        return self.folder / "baselines" / name
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report"
+
+    @property
+    def metrics(self) -> Path:
+        return self.report / "metrics.json"
+
+    @property
+    def _timings(self) -> Path:
+        return self.folder / "timings.json"
+
+    def timings(self) -> dict[str, float]:
+        """Wall seconds spent per piece of work, over all invocations."""
+        return read_json(self._timings, what="a run's timings") if self._timings.exists() else {}
+
+    @contextmanager
+    def timed(self, work: str) -> Iterator[None]:
+        """Add the block's wall time to the run's books, whether it succeeds or not."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            timings = self.timings()
+            timings[work] = round(timings.get(work, 0.0) + time.perf_counter() - begin, 2)
+            write_json(self._timings, timings)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the values in which two nested dictionaries differ."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}")
+    return found

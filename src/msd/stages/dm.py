@@ -1,0 +1,145 @@
+"""Distribution matching: makes one part's one-step student from DMD's KL gradient, a critic and paired regression."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from msd.conditions.partition import Partition
+from msd.data.pairs import PairSet
+from msd.diffusion.denoiser import Denoiser, EDMParameterisation, per_sample
+from msd.diffusion.noise import KarrasLaw, LogNormalLaw
+from msd.diffusion.solvers import one_step
+from msd.errors import DataError
+from msd.objectives.denoising import denoising_loss
+from msd.objectives.dm import dm_gradient, dm_loss
+from msd.objectives.regression import regression_loss
+from msd.recipe import DMSection
+from msd.training.engine import Engine
+from msd.training.loop import Loss, Turn
+from msd.training.roles import Role, RoleSpec
+
+
+class DistributionMatching:
+    """Roles `student` (teacher copy, averaged) and `critic` (teacher copy); the teacher is frozen and has no role.
+
+    One step is one student turn, then `critic_turns` critic turns, the first of them on the student turn's own samples.
+    Two condition streams that never mix (DESIGN 5.6): `part_conditions` by the part's prior for the DM term and the critic,
+    and the pairs, by default all of them whatever the part.
+    """
+
+    name = "dm"
+
+    def __init__(
+        self,
+        settings: DMSection,
+        teacher: Denoiser,
+        partition: Partition,
+        part: int,
+        pairs: PairSet | None,
+        engine: Engine,
+    ):
+        self.num_steps = settings.num_updates
+        self.teacher = teacher.to(engine.device).eval().requires_grad_(False)
+        self.student = copy.deepcopy(teacher)
+        self.student.spec = replace(teacher.spec, sigma_init=settings.sigma_init)
+        self.critic = copy.deepcopy(teacher)
+        self.roles = {
+            "student": Role(
+                self.student, self._role(settings, settings.learning_rate, settings.num_updates, settings.ema_decay)
+            ),
+            "critic": Role(
+                self.critic,
+                self._role(settings, settings.critic_learning_rate, settings.num_updates * settings.critic_turns, None),
+            ),
+        }
+        self._settings = settings
+        self._partition, self._part = partition, part
+        self._pairs = self._pair_stream(pairs, engine)
+        self._matching_law = KarrasLaw(settings.sigma_low, settings.sigma_high)
+        self._critic_law = LogNormalLaw(settings.critic_log_sigma_mean, settings.critic_log_sigma_deviation)
+        parameterisation = teacher.spec.parameterisation
+        self._sigma_data = parameterisation.sigma_data if isinstance(parameterisation, EDMParameterisation) else 0.5
+        self._fakes: tuple[Tensor, Tensor] | None = None
+
+    @staticmethod
+    def _role(settings: DMSection, learning_rate: float, num_updates: int, ema_decay: float | None) -> RoleSpec:
+        return RoleSpec(
+            learning_rate=learning_rate,
+            num_updates=num_updates,
+            warmup_updates=settings.warmup_updates,
+            final_rate=settings.final_rate,
+            adam_beta1=settings.adam_beta1,
+            clip_norm=settings.clip_norm,
+            ema_decay=ema_decay,
+        )
+
+    def _pair_stream(self, pairs: PairSet | None, engine: Engine) -> PairSet | None:
+        regression = self._settings.regression
+        if regression.weight == 0:
+            return None
+        if pairs is None:
+            raise DataError("the regression loss needs pairs; make them with `msd pairs`, or set dm.regression.weight=0.")
+        if regression.stream == "part":
+            pairs = pairs.select(self._partition.assign(pairs.conditions) == self._part)
+        return pairs.to(engine.device)
+
+    def turns(self, generator: torch.Generator) -> Iterator[Turn]:
+        self._fakes = None
+        yield Turn("student", lambda: self._student_loss(generator))
+        for _ in range(self._settings.critic_turns):
+            yield Turn("critic", lambda: self._critic_loss(generator))
+
+    def _part_conditions(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noise `[B, ...]` and conditions `[B]` of the student's own part."""
+        size = self._settings.batch_size
+        conditions = self._partition.sample(self._part, size, generator)
+        noise = torch.randn(size, *self.teacher.spec.sample_shape, generator=generator, device=generator.device)
+        return noise, conditions
+
+    def _student_loss(self, generator: torch.Generator) -> Loss:
+        settings = self._settings
+        noise, conditions = self._part_conditions(generator)
+        size = len(conditions)
+        if self._pairs is None:
+            samples = one_step(self.student, noise, conditions, settings.sigma_init)
+            regression = samples.new_zeros(())
+        else:
+            regressed = settings.regression
+            pairs = self._pairs.batch(regressed.batch_size, generator, regressed.with_replacement)
+            # One forward for both streams: cheaper than two, and no layer mixes samples of a batch.
+            samples = one_step(
+                self.student,
+                torch.cat([noise, pairs.noise]),
+                torch.cat([conditions, pairs.conditions]),
+                settings.sigma_init,
+            )
+            regression = regression_loss(samples[size:], pairs.samples)
+        fakes = samples[:size]
+        self._fakes = (fakes.detach(), conditions)
+        matching = dm_loss(fakes, self._matching_gradient(fakes.detach(), conditions, generator))
+        value = settings.weight * matching + settings.regression.weight * regression
+        return Loss(value, {"dm": matching, "regression": regression})
+
+    @torch.no_grad()
+    def _matching_gradient(self, fakes: Tensor, conditions: Tensor, generator: torch.Generator) -> Tensor:
+        sigma = self._matching_law.sample(len(fakes), generator)
+        noise = torch.randn(fakes.shape, generator=generator, device=fakes.device)
+        noised = fakes + per_sample(sigma, fakes) * noise
+        return dm_gradient(fakes, self.teacher(noised, sigma, conditions), self.critic(noised, sigma, conditions))
+
+    def _critic_loss(self, generator: torch.Generator) -> Loss:
+        if self._fakes is None:  # a second critic turn of this step: fresh samples, not the same again
+            noise, conditions = self._part_conditions(generator)
+            with torch.no_grad():
+                fakes = one_step(self.student, noise, conditions, self._settings.sigma_init)
+        else:
+            (fakes, conditions), self._fakes = self._fakes, None
+        sigma = self._critic_law.sample(len(fakes), generator)
+        noise = torch.randn(fakes.shape, generator=generator, device=fakes.device)
+        estimate = self.critic(fakes + per_sample(sigma, fakes) * noise, sigma, conditions)
+        return Loss(denoising_loss(estimate, fakes, sigma, self._sigma_data))
