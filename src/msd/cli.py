@@ -269,7 +269,7 @@ def common(
 
 
 def main() -> None:
-    """Entry point: runs a verb; an error is one sentence on standard error and exit code 2 (1: stopped or student failed)."""
+    """Entry point: runs a verb; an error is one sentence on standard error and exit code 2 (1: stopped, student failed)."""
     # A spinning OpenMP barrier slows a busy machine down many times over; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

@@ -110,8 +110,11 @@ class RegressionSection(Section):
 
     weight: NonNegative = 1.0
     batch_size: Count = 64
-    stream: Literal["all", "part"] = "all"
-    """Which pairs a student sees: all of them (the paper, METHOD 1.3), or only those of its own part."""
+    own_share: float = Field(0.0, ge=0, le=1)
+    """Share of each batch drawn from the pairs of the student's own part; the rest comes from all pairs, whatever their
+    part. 0 is the paper's choice, 1 shows a student its own part only. A single student owns everything either way."""
+    head_start: int = Field(0, ge=0)
+    """Student updates by regression alone before DM begins: each costs about a quarter of a full one."""
     with_replacement: bool = False
     """Allow a batch larger than the pair set, by drawing pairs more than once."""
 
@@ -195,6 +198,11 @@ class Recipe(Section):
             raise ValueError(
                 f"dm.regression.batch_size {regression.batch_size} is larger than pairs.num_pairs {self.pairs.num_pairs}; "
                 "make more pairs, or set dm.regression.with_replacement=true"
+            )
+        if regression.head_start > self.dm.num_updates or (regression.head_start and regression.weight == 0):
+            raise ValueError(
+                f"dm.regression.head_start {regression.head_start} needs regression.weight above 0 and at most "
+                f"dm.num_updates {self.dm.num_updates} updates"
             )
         if self.dm.sigma_low >= self.dm.sigma_high:
             raise ValueError(f"dm.sigma_low {self.dm.sigma_low} must be below dm.sigma_high {self.dm.sigma_high}")

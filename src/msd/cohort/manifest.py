@@ -85,8 +85,9 @@ def read_manifest(folder: Path) -> Manifest:
 def _check_student(folder: Path, partition: Partition, part: int) -> dict[str, Any]:
     facts = read_facts(folder)
     if facts.get("partition_hash") != partition.hash or facts.get("part") != part:
+        theirs = str(facts.get("partition_hash"))[:12]
         raise WeightsError(
-            f"{folder} was trained for part {facts.get('part')} of partition {str(facts.get('partition_hash'))[:12]}, not for "
+            f"{folder} was trained for part {facts.get('part')} of partition {theirs}, not for "
             f"part {part} of {partition.hash[:12]}; students and router must come from one run of `msd distill`."
         )
     return facts

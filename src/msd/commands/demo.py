@@ -12,7 +12,7 @@ from msd.commands.evaluate import evaluate_run, make_report
 from msd.commands.prepare import check_part_pairs, ensure_pairs, ensure_partition, open_teacher, partition_report
 from msd.conditions.partition import Partition
 from msd.evaluation.report import headline
-from msd.files import read_json
+from msd.files import write_json
 from msd.run import Run
 
 
@@ -44,8 +44,8 @@ def demo(run: Run, output: Output) -> dict[str, Any]:
     with run.timed("evaluate"):
         metrics = evaluate_run(run, output)
     metrics["wall_seconds"] = round(earlier + time.perf_counter() - begin, 1)
+    write_json(run.metrics, metrics)
     page = make_report(run, output, metrics)
-    metrics = read_json(run.metrics, what="a run's metrics")
     show_metrics(metrics, output)
     output.result(metrics, f"\nlook at {page}")
     return metrics

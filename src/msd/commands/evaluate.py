@@ -90,18 +90,16 @@ def evaluate_run(run: Run, output: Output) -> dict[str, Any]:
     cohort = Cohort.load(run.cohort, device)
     bench = open_bench(recipe, cohort.partition)
     samplers = teacher_samplers(recipe)
-    folders = {sampler.name: teacher_folder(recipe.teacher.source) for sampler in samplers[:1]}
+    reference = samplers[0].name
     for name in recipe.baselines:
         if (run.baseline(name) / "cohort.json").exists():
             samplers.append(cohort_sampler(name, Cohort.load(run.baseline(name), device)))
-            folders[name] = run.baseline(name) / "students" / "0"
     samplers.append(cohort_sampler("cohort", cohort))
-    folders["cohort"] = cohort.manifest.student(0)
     rows = measure_rows(bench, samplers, output)
-    with output.progress("peak memory", len(folders)) as advance:
-        for name, folder in folders.items():
-            steps = 18 if name.startswith("teacher") else 0
-            rows[name]["peak_memory_mib"] = measure_peak_memory(folder, steps, MEMORY_BATCH, torch.get_num_threads())
+    probes = {reference: (teacher_folder(recipe.teacher.source), 18), "cohort": (cohort.manifest.student(0), 0)}
+    with output.progress("peak memory", len(probes)) as advance:
+        for name, (folder, num_steps) in probes.items():
+            rows[name]["peak_memory_mib"] = measure_peak_memory(folder, num_steps, MEMORY_BATCH, torch.get_num_threads())
             advance(1)
     for job_name, row in _training_costs(run, cohort.partition).items():
         if job_name in rows:

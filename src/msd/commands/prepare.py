@@ -71,11 +71,12 @@ def ensure_pairs(run: Run, teacher: Teacher, output: Output) -> PairsReport:
 def check_part_pairs(partition: Partition, run: Run) -> None:
     """Fail before any training when a part would have too few pairs of its own for a batch. Raises DataError."""
     regression, num_pairs = run.recipe.dm.regression, run.recipe.pairs.num_pairs
-    if regression.weight == 0 or regression.stream == "all" or regression.with_replacement:
+    own = round(regression.own_share * regression.batch_size)
+    if regression.weight == 0 or regression.with_replacement:
         return
     for part, prior in enumerate(partition.part_prior):
-        if prior * num_pairs < regression.batch_size:
+        if prior * num_pairs < own:
             raise DataError(
-                f"part {part} will have about {prior * num_pairs:.0f} pairs of its own, fewer than a batch of "
-                f"{regression.batch_size}; set dm.regression.stream=all, or pairs.num_pairs higher."
+                f"part {part} will have about {prior * num_pairs:.0f} pairs of its own, fewer than the {own} of a batch; "
+                "set dm.regression.own_share lower, or pairs.num_pairs higher."
             )

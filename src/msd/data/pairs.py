@@ -36,6 +36,13 @@ class PairSet:
     def select(self, mask: Tensor) -> PairSet:
         return PairSet(self.noise[mask], self.conditions[mask], self.samples[mask])
 
+    def joined(self, other: PairSet) -> PairSet:
+        return PairSet(
+            torch.cat([self.noise, other.noise]),
+            torch.cat([self.conditions, other.conditions]),
+            torch.cat([self.samples, other.samples]),
+        )
+
     def to(self, device: torch.device) -> PairSet:
         return PairSet(self.noise.to(device), self.conditions.to(device), self.samples.to(device))
 

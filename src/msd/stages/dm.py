@@ -27,7 +27,8 @@ from msd.training.roles import Role, RoleSpec
 class DistributionMatching:
     """Roles `student` (teacher copy, averaged) and `critic` (teacher copy); the teacher is frozen and has no role.
 
-    One step is one student turn, then `critic_turns` critic turns, the first of them on the student turn's own samples.
+    One step is one student turn, then `critic_turns` critic turns, the first of them on the student turn's own samples; in
+    the head start, the student's regression turn alone.
     Two condition streams that never mix (DESIGN 5.6): `part_conditions` by the part's prior for the DM term and the critic,
     and the pairs, by default all of them whatever the part.
     """
@@ -48,14 +49,12 @@ class DistributionMatching:
         self.student = copy.deepcopy(teacher)
         self.student.spec = replace(teacher.spec, sigma_init=settings.sigma_init)
         self.critic = copy.deepcopy(teacher)
+        num_critic = max(1, (settings.num_updates - settings.regression.head_start) * settings.critic_turns)
         self.roles = {
             "student": Role(
                 self.student, self._role(settings, settings.learning_rate, settings.num_updates, settings.ema_decay)
             ),
-            "critic": Role(
-                self.critic,
-                self._role(settings, settings.critic_learning_rate, settings.num_updates * settings.critic_turns, None),
-            ),
+            "critic": Role(self.critic, self._role(settings, settings.critic_learning_rate, num_critic, None)),
         }
         self._settings = settings
         self._partition, self._part = partition, part
@@ -84,12 +83,22 @@ class DistributionMatching:
             return None
         if pairs is None:
             raise DataError("the regression loss needs pairs; make them with `msd pairs`, or set dm.regression.weight=0.")
-        if regression.stream == "part":
-            pairs = pairs.select(self._partition.assign(pairs.conditions) == self._part)
+        own = self._partition.assign(pairs.conditions) == self._part
+        self._own_pairs = pairs.select(own).to(engine.device)
         return pairs.to(engine.device)
+
+    def _pair_batch(self, pairs: PairSet, generator: torch.Generator) -> PairSet:
+        settings = self._settings.regression
+        num_own = round(settings.own_share * settings.batch_size)
+        own = self._own_pairs.batch(num_own, generator, settings.with_replacement)
+        rest = pairs.batch(settings.batch_size - num_own, generator, settings.with_replacement)
+        return own.joined(rest)
 
     def turns(self, generator: torch.Generator) -> Iterator[Turn]:
         self._fakes = None
+        if self.roles["student"].num_updates < self._settings.regression.head_start:
+            yield Turn("student", lambda: self._head_start_loss(generator))
+            return
         yield Turn("student", lambda: self._student_loss(generator))
         for _ in range(self._settings.critic_turns):
             yield Turn("critic", lambda: self._critic_loss(generator))
@@ -101,6 +110,14 @@ class DistributionMatching:
         noise = torch.randn(size, *self.teacher.spec.sample_shape, generator=generator, device=generator.device)
         return noise, conditions
 
+    def _head_start_loss(self, generator: torch.Generator) -> Loss:
+        if self._pairs is None:
+            raise DataError("dm.regression.head_start needs pairs; set dm.regression.weight above 0.")
+        pairs = self._pair_batch(self._pairs, generator)
+        samples = one_step(self.student, pairs.noise, pairs.conditions, self._settings.sigma_init)
+        regression = regression_loss(samples, pairs.samples)
+        return Loss(self._settings.regression.weight * regression, {"regression": regression})
+
     def _student_loss(self, generator: torch.Generator) -> Loss:
         settings = self._settings
         noise, conditions = self._part_conditions(generator)
@@ -109,8 +126,7 @@ class DistributionMatching:
             samples = one_step(self.student, noise, conditions, settings.sigma_init)
             regression = samples.new_zeros(())
         else:
-            regressed = settings.regression
-            pairs = self._pairs.batch(regressed.batch_size, generator, regressed.with_replacement)
+            pairs = self._pair_batch(self._pairs, generator)
             # One forward for both streams: cheaper than two, and no layer mixes samples of a batch.
             samples = one_step(
                 self.student,

@@ -58,7 +58,7 @@ class Checkpoints:
             for key, value in self.identity.items():
                 if state["identity"].get(key) != value:
                     raise WeightsError(
-                        f"{path} belongs to another {key}; choose another --out, or remove {self.folder.parent} to start again."
+                        f"{path} belongs to another {key}; choose another --out, or remove {self.folder.parent}."
                     )
             for name, role in roles.items():
                 role.load_state_dict(state["roles"][name])
