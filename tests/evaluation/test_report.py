@@ -55,7 +55,7 @@ def synthetic_inputs() -> ReportInputs:
             "routing_ms": {"16": 0.02},
             "rows": {name: synthetic_row(name) for name in reversed(ROW_ORDER)},
         },
-        recipe={"name": "digits", "dm": {"num_updates": 250}, "baselines": ("single",)},
+        recipe={"name": "digits", "dm": {"total_updates": 250}, "baselines": ("single",)},
         partition_report=PARTITION.report(None),
         curves={"student-0": records, "student-1": records, "single": records},
         grids={name: torch.rand(4 * 3, 1, 8, 8, generator=generator) * 2 - 1 for name in ROW_ORDER},

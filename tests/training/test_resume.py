@@ -126,9 +126,7 @@ def test_non_finite_gradients_change_nothing_and_end_the_run() -> None:
 
 
 def test_learning_rate_warms_up_then_falls_along_a_cosine() -> None:
-    role = Role(
-        torch.nn.Linear(1, 1), RoleSpec(learning_rate=1.0, num_updates=100, warmup_updates=3, final_rate=0.1)
-    )
+    role = Role(torch.nn.Linear(1, 1), RoleSpec(learning_rate=1.0, num_updates=100, warmup_updates=3, final_rate=0.1))
     rates = []
     for role.num_updates in (0, 1, 3, 50, 100):
         rates.append(role.rate())

@@ -45,7 +45,7 @@ class Cohort:
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        return self.student(0).spec.sample_shape
+        return self.manifest.sample_shape
 
     def student(self, part: int) -> Denoiser:
         """The student of a part, loaded and verified on first use. Raises WeightsError."""

@@ -26,6 +26,10 @@ class Manifest:
     partition: Partition
     facts: dict[str, Any]
 
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return tuple(self.facts["sample_shape"])
+
     def student(self, part: int) -> Path:
         return self.folder / "students" / str(part)
 
@@ -47,12 +51,13 @@ def assemble(folder: Path, name: str, partition: Partition, students: Sequence[P
                     "stages": facts["stages"],
                 }
             )
-            teacher = facts["teacher"]
+            teacher, sample_shape = facts["teacher"], facts["spec"]["sample_shape"]
         write_json(
             temporary / MANIFEST,
             {
                 "schema": SCHEMA,
                 "name": name,
+                "sample_shape": sample_shape,
                 "partition": partition.to_json(),
                 "teacher": teacher,
                 "students": entries,

@@ -32,7 +32,7 @@ from msd.training.engine import Engine
 from msd.training.records import read_records
 
 SCHEMA = 1
-NUM_GRID_COLUMNS = 8
+NUM_GRID_COLUMNS = 6
 MEMORY_BATCH = 256
 TEACHER_SOLVERS = (("heun", 18), ("euler", 1), ("euler", 4))
 """The teacher's rows: the reference, and what a user in a hurry would otherwise pick."""

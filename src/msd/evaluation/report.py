@@ -264,8 +264,8 @@ def _columns(metric: str) -> tuple[_Column, ...]:
         _Column(cost, "batch 256", "ms", batch("256"), number),
         _Column(cost, "param\u00adeters", "\u00d7 10³", field("num_parameters_per_request", 1e-3), whole),
         _Column(cost, "peak memory", "MiB", field("peak_memory_mib"), number),
-        _Column(training, "updates", "", field("num_updates"), whole),
-        _Column(training, "time", "s", field("seconds"), whole),
+        _Column(training, "updates", "", field("total_updates"), whole),
+        _Column(training, "time", "s", field("training_seconds"), whole),
     )
 
 

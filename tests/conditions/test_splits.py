@@ -1,0 +1,184 @@
+"""Ways to divide classes: always total, disjoint and balanced; clusters recovered; the user's file read and checked."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from msd.conditions.splits import SPLITS, SplitRequest, make_partition
+from msd.errors import PartitionError
+
+
+def even_prior(num):
+    return (1 / num,) * num
+
+
+@st.composite
+def requests(draw, max_conditions=40):
+    num = draw(st.integers(1, max_conditions))
+    seed = draw(st.integers(0, 1000))
+    embeddings = torch.randn(num, 3, generator=torch.Generator().manual_seed(seed))
+    return SplitRequest(num, draw(st.integers(1, num)), seed, embeddings)
+
+
+def assert_balanced_cover(method, request):
+    partition = make_partition(method, request, even_prior(request.num_conditions))
+    assert partition.method == method
+    assert partition.num_parts == request.num_parts
+    assert sorted(condition for part in partition.parts for condition in part) == list(range(request.num_conditions))
+    sizes = [len(part) for part in partition.parts]
+    assert max(sizes) - min(sizes) <= 1
+    assert make_partition(method, request, even_prior(request.num_conditions)).hash == partition.hash
+    return partition
+
+
+@given(requests())
+@settings(deadline=None)
+def test_contiguous_is_a_balanced_cover_of_blocks(request):
+    """Total, disjoint, sizes within one, repeatable; and read part by part the classes are in order."""
+    partition = assert_balanced_cover("contiguous", request)
+    assert [condition for part in partition.parts for condition in part] == list(range(request.num_conditions))
+
+
+@given(requests())
+@settings(deadline=None)
+def test_random_is_a_balanced_cover(request):
+    """Total, disjoint, sizes within one, and the same for the same seed."""
+    partition = assert_balanced_cover("random", request)
+    assert all(list(part) == sorted(part) for part in partition.parts)
+
+
+@given(requests(max_conditions=16))
+@settings(deadline=None, max_examples=20)
+def test_balanced_kmeans_is_a_balanced_cover(request):
+    """Total, disjoint, sizes within one, and repeatable, for any embeddings and any number of parts."""
+    assert_balanced_cover("balanced-kmeans", request)
+
+
+def test_random_depends_on_the_seed():
+    """Ten seeds over 20 classes do not give one division."""
+    hashes = {make_partition("random", SplitRequest(20, 4, seed), even_prior(20)).hash for seed in range(10)}
+    assert len(hashes) == 10
+
+
+def clustered(sizes, seed=0):
+    """Embeddings in tight clusters around orthogonal directions, classes shuffled; and each class's cluster."""
+    generator = torch.Generator().manual_seed(seed)
+    cluster = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    cluster = cluster[torch.randperm(len(cluster), generator=generator)]
+    return 5 * torch.eye(len(sizes))[cluster] + 0.1 * torch.randn(len(cluster), len(sizes), generator=generator), cluster
+
+
+@pytest.mark.parametrize("sizes", [(5, 5, 5), (4, 4, 3), (3, 3, 3, 3), (2, 1, 1)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_balanced_kmeans_recovers_clusters(sizes, seed):
+    """Well-separated clusters of near-equal size are the parts, and such parts report coherence well above 0."""
+    embeddings, cluster = clustered(sizes, seed)
+    request = SplitRequest(len(cluster), len(sizes), seed, embeddings)
+    partition = make_partition("balanced-kmeans", request, even_prior(len(cluster)))
+    assert all(len({int(cluster[condition]) for condition in part}) == 1 for part in partition.parts)
+    coherence = [row["coherence"] for row in partition.report(embeddings)["parts"] if row["size"] > 1]
+    assert min(coherence) > 0.9
+
+
+def test_balanced_kmeans_balances_uneven_clusters():
+    """Clusters of 4 and 2 must become parts of 3: the small cluster stays together and one class moves over."""
+    embeddings, cluster = clustered((4, 2))
+    partition = make_partition("balanced-kmeans", SplitRequest(6, 2, 0, embeddings), even_prior(6))
+    assert [len(part) for part in partition.parts] == [3, 3]
+    assert sorted(sorted(int(cluster[condition]) for condition in part) for part in partition.parts) == [
+        [0, 0, 0],
+        [0, 1, 1],
+    ]
+
+
+def test_balanced_kmeans_is_more_coherent_than_random():
+    """The point of splitting by similarity: mean coherence above that of every one of ten random splits."""
+    embeddings, _ = clustered((5, 5, 5))
+
+    def coherence(method, seed):
+        report = make_partition(method, SplitRequest(15, 3, seed, embeddings), even_prior(15)).report(embeddings)
+        return sum(row["coherence"] for row in report["parts"])
+
+    assert coherence("balanced-kmeans", 0) > max(coherence("random", seed) for seed in range(10))
+
+
+def test_balanced_kmeans_needs_embeddings():
+    """Without embeddings the message offers the methods that work."""
+    with pytest.raises(PartitionError, match="needs class embeddings .* use contiguous or file"):
+        make_partition("balanced-kmeans", SplitRequest(4, 2), even_prior(4))
+
+
+def test_unknown_split_lists_the_known():
+    """A wrong name is answered with all right ones."""
+    with pytest.raises(PartitionError, match="there is no split 'kmeans'; choose one of " + ", ".join(SPLITS)):
+        make_partition("kmeans", SplitRequest(4, 2), even_prior(4))
+
+
+@pytest.mark.parametrize("num_parts", [0, -1, 5])
+@pytest.mark.parametrize("method", ["contiguous", "random", "balanced-kmeans"])
+def test_impossible_number_of_parts(method, num_parts):
+    """More parts than classes, or none, is refused with the valid range."""
+    with pytest.raises(PartitionError, match=rf"4 classes cannot be split into {num_parts} parts; .*between 1 and 4"):
+        make_partition(method, SplitRequest(4, num_parts, 0, torch.eye(4)), even_prior(4))
+
+
+def split_by_file(folder, text, num_conditions=6):
+    path = folder / "split.yaml"
+    path.write_text(text)
+    return make_partition("file", SplitRequest(num_conditions, 99, file=path), even_prior(num_conditions))
+
+
+def test_file_names_all_parts(tmp_path):
+    """Parts as written, in the written order; num_parts is the file's."""
+    assert split_by_file(tmp_path, "parts: [[5, 1], [0, 2], [3, 4]]").parts == ((5, 1), (0, 2), (3, 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("parts: [[5], [2]]\nrest: 1", ((5,), (2, 0, 1, 3, 4))),
+        ("parts: [[5], []]\nrest: 1", ((5,), (0, 1, 2, 3, 4))),
+        ("parts: [[0, 1, 2], [3, 4, 5]]\nrest: 0", ((0, 1, 2), (3, 4, 5))),
+    ],
+)
+def test_file_rest_takes_the_unlisted(tmp_path, text, parts):
+    """`rest` adds every class that no part lists, and nothing where all are listed."""
+    assert split_by_file(tmp_path, text).parts == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("parts: [[0, 1, 2], [3, 4]]", r"class 5 is in no part; list it or set rest: 1"),
+        ("parts: [[0, 1, 2], [2, 3, 4, 5]]", r"class 2 is in part 0 and in part 1"),
+        ("parts: [[0, 1, 2, 3, 4, 5], []]", r"part 1 is empty"),
+        ("parts: [[0, 1, 2], [3, 4, 5, 6]]", r"class 6 in part 1 does not exist; classes are 0 to 5"),
+        ("parts: [[0], [1]]\nrest: 2", r"rest: 2 in .*split\.yaml names no part; parts are 0 to 1"),
+        ("parts: [[0], [1]]\nrest: -1", r"rest: -1 in .* names no part"),
+        ("parts: [[0], [1]]\nrest: all", r"rest: all in .* names no part"),
+        ("parts: [[0], [1]]\nrest: true", r"rest: True in .* names no part"),
+        ("parts: [[0], [1]]\nrests: 1", r"split\.yaml has an unknown key 'rests'; write `parts: "),
+        ("parts: [[0, 1], 2]", r"part 1 in .*split\.yaml is not a list of class numbers"),
+        ("parts: [[0, one]]", r"part 0 in .* is not a list of class numbers"),
+        ("parts: [[0, 1.0]]", r"part 0 in .* is not a list of class numbers"),
+        ("parts: {a: [0]}", r"split\.yaml has no list `parts`"),
+        ("- [0, 1]", r"has no list `parts`"),
+        ("", r"has no list `parts`"),
+        ("parts: [[0, 1", r"split\.yaml cannot be read as YAML"),
+    ],
+)
+def test_faulty_files_are_refused(tmp_path, text, message):
+    """Each fault of the user's file is named with the place and what to write."""
+    with pytest.raises(PartitionError, match=message):
+        split_by_file(tmp_path, text)
+
+
+def test_missing_file_and_missing_path(tmp_path):
+    """A path that is not there, a folder in its place, and no path at all are three different messages."""
+    with pytest.raises(PartitionError, match=r"gone\.yaml does not exist; check partition\.file"):
+        make_partition("file", SplitRequest(4, 2, file=tmp_path / "gone.yaml"), even_prior(4))
+    with pytest.raises(PartitionError, match="cannot be read as YAML"):
+        make_partition("file", SplitRequest(4, 2, file=tmp_path), even_prior(4))
+    with pytest.raises(PartitionError, match=r"needs the path of a YAML file; set partition\.file"):
+        make_partition("file", SplitRequest(4, 2), even_prior(4))

@@ -1,0 +1,208 @@
+"""The recipe: packaged ones load, faults fail early with the nearest valid name, and identity is what decides a run."""
+
+import pytest
+from pydantic import ValidationError
+
+from msd.errors import RecipeError
+from msd.recipe import Recipe, load_recipe, packaged_recipes, validate
+
+
+@pytest.mark.parametrize("name", sorted(packaged_recipes()))
+def test_packaged_recipes_load(name):
+    """Every packaged recipe validates, bears its file's name and says what it is, costs and should give."""
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.summary
+    assert recipe.cost
+    assert recipe.expected
+
+
+def test_digits_recipe_is_the_demo():
+    """Four contiguous parts of the packaged digits teacher, DM with regression, on the CPU."""
+    recipe = load_recipe("digits")
+    assert recipe.teacher.source == "packaged:digits"
+    assert (recipe.partition.method, recipe.partition.num_parts) == ("contiguous", 4)
+    assert recipe.dm.weight > 0
+    assert recipe.dm.regression.weight > 0
+    assert (recipe.seed, recipe.device) == (0, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("override", "read", "value"),
+    [
+        ("dm.learning_rate=3e-4", lambda recipe: recipe.dm.learning_rate, 3e-4),
+        ("dm.regression.batch_size=7", lambda recipe: recipe.dm.regression.batch_size, 7),
+        ("network.block_out_channels=[16, 32, 64]", lambda recipe: recipe.network.block_out_channels, (16, 32, 64)),
+        ("fleet.max_parallel=2", lambda recipe: recipe.fleet.max_parallel, 2),
+        ("fleet.max_parallel=null", lambda recipe: recipe.fleet.max_parallel, None),
+        ("baselines=[]", lambda recipe: recipe.baselines, ()),
+        ("summary=a=b", lambda recipe: recipe.summary, "a=b"),
+        ("dm.regression.with_replacement=true", lambda recipe: recipe.dm.regression.with_replacement, True),
+    ],
+)
+def test_overrides_set_one_value(override, read, value):
+    """A dotted key takes a YAML value, nested sections and lists included, and nothing else changes."""
+    changed = load_recipe("digits", [override])
+    assert read(changed) == value
+    assert read(load_recipe("digits", [override, override])) == value
+    key = override.partition("=")[0].split(".")[0]
+    assert changed.model_dump(exclude={key}) == load_recipe("digits").model_dump(exclude={key})
+
+
+def test_later_overrides_win():
+    """Of two values for one key the last stands."""
+    assert load_recipe("digits", ["dm.num_updates=10", "dm.num_updates=20"]).dm.num_updates == 20
+
+
+def test_seed_and_device_replace_the_files():
+    """`seed` and `device` come from the command line, also seed 0, unless they are None."""
+    recipe = load_recipe("digits", ["seed=5"], seed=None, device="cuda")
+    assert (recipe.seed, recipe.device) == (5, "cuda")
+    assert load_recipe("digits", ["seed=5"], seed=0).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dm.learning_rat=1", r"^dm\.learning_rat is not a recipe key; did you mean learning_rate\?"),
+        ("dm.regression.weigth=1", r"^dm\.regression\.weigth is not a recipe key; did you mean weight\?"),
+        ("pairs.solver.num_step=3", r"^pairs\.solver\.num_step is not a recipe key; did you mean num_steps\?"),
+        ("sead=1", r"^sead is not a recipe key; did you mean seed\?"),
+        ("teacher.zzz=1", r"^teacher\.zzz is not a recipe key \(known: source\)"),
+        ("dm.num_updates=many", r"^dm\.num_updates: .*integer.* \(got 'many'\); change it in the recipe or with --set"),
+        ("dm.num_updates=2.5", r"^dm\.num_updates: .*integer.*\(got 2\.5\)"),
+        ("dm.num_updates=0", r"^dm\.num_updates: .*greater than or equal to 1 \(got 0\)"),
+        ("dm.learning_rate=-1", r"^dm\.learning_rate: .*greater than 0 \(got -1\)"),
+        ("dm.ema_decay=1", r"^dm\.ema_decay: .*less than 1"),
+        ("dm.regression.own_share=1.5", r"^dm\.regression\.own_share: .*less than or equal to 1"),
+        ("network.block_out_channels=[24, wide]", r"^network\.block_out_channels\.1: .*integer"),
+        ("pairs.solver.method=rk4", r"^pairs\.solver\.method: .*'heun' or 'euler' \(got 'rk4'\)"),
+        ("partition.method=kmeans", r"^partition\.method: .*'balanced-kmeans'"),
+        ("name=a/b", r"^name: .*pattern"),
+        ("seed=-1", r"^seed: .*greater than or equal to 0"),
+        ("dm=3", r"^dm: .*\(got 3\)"),
+        ("dm.learning_rate.x=3", r"^dm\.learning_rate: .*number"),
+    ],
+)
+def test_wrong_keys_and_values_are_named(override, message):
+    """An unknown key gets the nearest valid one, a wrong value its key, the rule and what was given."""
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("digits", [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dm.learning_rate", r"--set 'dm\.learning_rate' is not KEY=VALUE"),
+        ("=3", r"--set '=3' is not KEY=VALUE"),
+        ("", r"--set '' is not KEY=VALUE"),
+        ("baselines=[single", r"the value is not YAML"),
+        ("seed.x=1", r"seed is a value, not a section"),
+        ("device.index.x=1", r"device is a value, not a section"),
+    ],
+)
+def test_bad_override_syntax(override, message):
+    """What is not KEY=VALUE, not YAML, or goes below a plain value is refused."""
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("digits", [override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["pairs.num_pairs=32", "dm.regression.batch_size=33"], r"batch_size 33 is larger than pairs\.num_pairs 32"),
+        (["dm.sigma_low=20", "dm.sigma_high=20"], r"dm\.sigma_low 20\.0 must be below dm\.sigma_high 20\.0"),
+        (["dm.weight=0", "dm.regression.weight=0"], r"both 0, so nothing would be learned"),
+        (["dm.num_updates=10", "dm.regression.head_start=11"], r"head_start 11 needs .*at most dm\.num_updates 10"),
+        (["dm.regression.weight=0", "dm.regression.head_start=1"], r"head_start 1 needs regression\.weight above 0"),
+        (["network.block_out_channels=[24, 20]"], r"norm_num_groups 8 must divide every width, and 20 it does not"),
+        (["partition.method=file"], r"partition: method file needs `file`"),
+        (["partition.file=split.yaml"], r"partition: method file needs `file`, and only it does"),
+    ],
+)
+def test_impossible_combinations_are_refused(overrides, message):
+    """Values that are each valid but cannot go together fail before anything is loaded."""
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("digits", overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["pairs.num_pairs=32", "dm.regression.batch_size=32"],
+        ["pairs.num_pairs=32", "dm.regression.batch_size=33", "dm.regression.with_replacement=true"],
+        ["pairs.num_pairs=32", "dm.regression.batch_size=33", "dm.regression.weight=0"],
+        ["dm.weight=0"],
+        ["dm.num_updates=10", "dm.regression.head_start=10"],
+    ],
+)
+def test_neighbours_of_the_impossible_are_possible(overrides):
+    """The refusals stop exactly at their limit."""
+    assert load_recipe("digits", overrides).name == "digits"
+
+
+def test_unknown_recipe_gets_the_nearest_name(tmp_path):
+    """A misspelt packaged name is corrected; a name like none of them is answered with the list."""
+    with pytest.raises(RecipeError, match=r"there is no recipe 'digit', .*; did you mean digits\?"):
+        load_recipe("digit")
+    with pytest.raises(RecipeError, match=r"there is no recipe '.*gone\.yaml'.* \(known: .*digits"):
+        load_recipe(str(tmp_path / "xxxxxxxxxxxxxxxxxxxx" / "gone.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("dm: [", "cannot be read as YAML"), ("- a", "is not a recipe"), ("", "is not a")]
+)
+def test_files_that_are_no_recipe(tmp_path, text, message):
+    """Broken YAML, a list and an empty file are refused by path."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=rf"mine\.yaml {message}"):
+        load_recipe(str(path))
+
+
+def test_own_recipe_by_path(tmp_path):
+    """A file is named after itself unless it says otherwise; a relative partition file starts at its folder."""
+    (tmp_path / "mine.yaml").write_text("partition: {method: file, file: splits/animals.yaml}\n")
+    recipe = load_recipe(str(tmp_path / "mine.yaml"))
+    assert recipe.name == "mine"
+    assert recipe.partition.file == str((tmp_path / "splits" / "animals.yaml").resolve())
+    (tmp_path / "absolute.yaml").write_text("name: other\npartition: {method: file, file: /data/animals.yaml}\n")
+    recipe = load_recipe(str(tmp_path / "absolute.yaml"))
+    assert (recipe.name, recipe.partition.file) == ("other", "/data/animals.yaml")
+
+
+def test_recipes_are_frozen():
+    """Neither the recipe nor a section can be changed once made."""
+    recipe = load_recipe("digits")
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.seed = 1
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.dm.num_updates = 1
+    assert recipe == load_recipe("digits")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["evaluation.num_samples=7", "fleet.threads=3", "device=cuda", "summary=other", "cost=other", "baselines=[]"],
+)
+def test_fingerprint_ignores_where_and_how_it_is_measured(override):
+    """Evaluation, fleet, device, baselines and prose do not make another run."""
+    assert load_recipe("digits", [override]).fingerprint() == load_recipe("digits").fingerprint()
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["dm.num_updates=7", "dm.regression.own_share=0.5", "pairs.num_pairs=100", "partition.num_parts=2", "seed=1"]
+    + ["network.dropout=0.1", "pretrain.batch_size=3", "teacher.source=elsewhere"],
+)
+def test_fingerprint_counts_all_that_decides_the_result(override):
+    """Another value in training, pairs, partition, teacher or seed is another run."""
+    assert load_recipe("digits", [override]).fingerprint() != load_recipe("digits").fingerprint()
+
+
+def test_identity_rebuilds_the_same_run():
+    """A recipe made from the stored identity has the same fingerprint."""
+    recipe = load_recipe("digits", ["dm.num_updates=7"])
+    again = validate(recipe.identity())
+    assert isinstance(again, Recipe)
+    assert again.fingerprint() == recipe.fingerprint()
