@@ -192,8 +192,16 @@ def test_fingerprint_ignores_where_and_how_it_is_measured(override):
 
 @pytest.mark.parametrize(
     "override",
-    ["dm.num_updates=7", "dm.regression.own_share=0.5", "pairs.num_pairs=100", "partition.num_parts=2", "seed=1"]
-    + ["network.dropout=0.1", "pretrain.batch_size=3", "teacher.source=elsewhere"],
+    [
+        "dm.num_updates=7",
+        "dm.regression.own_share=0.5",
+        "pairs.num_pairs=100",
+        "partition.num_parts=2",
+        "network.dropout=0.1",
+        "pretrain.batch_size=3",
+        "teacher.source=elsewhere",
+        "seed=1",
+    ],
 )
 def test_fingerprint_counts_all_that_decides_the_result(override):
     """Another value in training, pairs, partition, teacher or seed is another run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -268,15 +269,25 @@ def common(
     pass
 
 
+class _Stopped(BaseException):
+    """Ctrl-C. Not KeyboardInterrupt, which typer turns into a silent exit code 130."""
+
+
+def _stop(number: int, frame: object) -> None:
+    raise _Stopped
+
+
 def main() -> None:
     """Entry point: runs a verb; an error is one sentence on standard error and exit code 2 (1: stopped, student failed)."""
     # A spinning OpenMP barrier slows a busy machine down many times over; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app()
     except MsdError as error:
         _fail(error, error.exit_code)
-    except KeyboardInterrupt:
+    except _Stopped:
         _fail(Interrupted("stopped; what was finished is on disk, and the same command again goes on from there."), 1)
     except BrokenPipeError:
         sys.exit(1)
@@ -289,3 +300,7 @@ def _fail(error: MsdError, code: int) -> None:
         traceback.print_exc()
     sys.stderr.write(f"{type(error).__name__}: {error}\n")
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

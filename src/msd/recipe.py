@@ -21,6 +21,8 @@ PACKAGED = Path(__file__).parent / "recipes"
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Whole = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -71,7 +73,7 @@ class PretrainSection(Section):
     num_updates: Count = 6000
     batch_size: Count = 128
     learning_rate: Positive = 2e-3
-    warmup_updates: int = Field(100, ge=0)
+    warmup_updates: Whole = 100
     ema_decay: Decay = 0.998
     sigma_data: Positive = 0.5
     sigma_min: Positive = 0.002
@@ -110,11 +112,12 @@ class RegressionSection(Section):
 
     weight: NonNegative = 1.0
     batch_size: Count = 64
-    own_share: float = Field(0.0, ge=0, le=1)
+    own_share: Share = 0.0
     """Share of each batch drawn from the pairs of the student's own part; the rest comes from all pairs, whatever their
     part. 0 is the paper's choice, 1 shows a student its own part only. A single student owns everything either way."""
-    head_start: int = Field(0, ge=0)
-    """Student updates by regression alone before DM begins: each costs about a quarter of a full one."""
+    head_start: Share = 0.0
+    """Share of the student's updates that go by regression alone, before DM begins; each costs about a quarter of a full
+    one."""
     with_replacement: bool = False
     """Allow a batch larger than the pair set, by drawing pairs more than once."""
 
@@ -128,7 +131,7 @@ class DMSection(Section):
     learning_rate: Positive = 8e-4
     critic_learning_rate: Positive = 1.5e-3
     critic_turns: Count = 1
-    warmup_updates: int = Field(25, ge=0)
+    warmup_updates: Whole = 25
     final_rate: Decay = 0.05
     """Learning rates decay along a cosine to this share of their peak."""
     adam_beta1: Decay = 0.0
@@ -144,6 +147,11 @@ class DMSection(Section):
     critic_log_sigma_deviation: Positive = 1.2
     ema_decay: Decay = 0.995
     regression: RegressionSection = RegressionSection()
+
+    @property
+    def num_head_start(self) -> int:
+        """Student updates by regression alone."""
+        return round(self.regression.head_start * self.num_updates)
 
 
 class EvaluationSection(Section):
@@ -177,7 +185,7 @@ class Recipe(Section):
     summary: str = ""
     cost: str = ""
     expected: str = ""
-    seed: int = Field(0, ge=0)
+    seed: Whole = 0
     device: str = "cpu"
     data: DataSection = DataSection()
     network: NetworkSection = NetworkSection()
@@ -199,11 +207,8 @@ class Recipe(Section):
                 f"dm.regression.batch_size {regression.batch_size} is larger than pairs.num_pairs {self.pairs.num_pairs}; "
                 "make more pairs, or set dm.regression.with_replacement=true"
             )
-        if regression.head_start > self.dm.num_updates or (regression.head_start and regression.weight == 0):
-            raise ValueError(
-                f"dm.regression.head_start {regression.head_start} needs regression.weight above 0 and at most "
-                f"dm.num_updates {self.dm.num_updates} updates"
-            )
+        if regression.head_start > 0 and regression.weight == 0:
+            raise ValueError("dm.regression.head_start needs dm.regression.weight above 0; set both or neither")
         if self.dm.sigma_low >= self.dm.sigma_high:
             raise ValueError(f"dm.sigma_low {self.dm.sigma_low} must be below dm.sigma_high {self.dm.sigma_high}")
         if self.dm.weight == 0 and regression.weight == 0:

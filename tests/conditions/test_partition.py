@@ -191,9 +191,10 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
         Partition.load(tmp_path / "half.json")
 
 
-def test_report_coherence_of_opposite_clusters():
-    """Classes at +e and -e: cosine 1 within a part and -1 across, so coherence is exactly 2; mixed parts fall below 0."""
-    embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
+@pytest.mark.parametrize("offset", [0.0, 8.0])
+def test_report_coherence_of_opposite_clusters(offset):
+    """Classes at +e and -e about any centre: cosine 1 within a part, -1 across, so coherence is 2; mixed parts fall below 0."""
+    embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]) + offset
     alike = Partition(parts=((0, 1), (2, 3)), prior=even_prior(4)).report(embeddings)
     assert [row["coherence"] for row in alike["parts"]] == [2.0, 2.0]
     # Mixed: within -1; across 4 pairs of which half are 1 and half -1, mean 0.

@@ -81,15 +81,24 @@ def test_balanced_kmeans_recovers_clusters(sizes, seed):
     assert min(coherence) > 0.9
 
 
-def test_balanced_kmeans_balances_uneven_clusters():
-    """Clusters of 4 and 2 must become parts of 3: the small cluster stays together and one class moves over."""
-    embeddings, cluster = clustered((4, 2))
+@pytest.mark.parametrize(("sizes", "balanced"), [((4, 2), [3, 3]), ((3, 3, 1), [2, 2, 3]), ((5, 1, 1, 1), [2, 2, 2, 2])])
+def test_balanced_kmeans_balances_uneven_clusters(sizes, balanced):
+    """Clusters larger than a part give up classes, and no more than needed: the small clusters stay together."""
+    embeddings, cluster = clustered(sizes)
+    request = SplitRequest(len(cluster), len(sizes), 0, embeddings)
+    partition = make_partition("balanced-kmeans", request, even_prior(len(cluster)))
+    assert sorted(len(part) for part in partition.parts) == balanced
+    members = [[int(cluster[condition]) for condition in part] for part in partition.parts]
+    assert all(sum(index in part for part in members) == 1 for index, size in enumerate(sizes) if size <= min(balanced))
+
+
+def test_balanced_kmeans_ignores_what_all_classes_share():
+    """Clusters that differ by 1 along an offset of 100, which dwarfs it, are still found."""
+    cluster = torch.tensor([0, 1, 1, 0, 1, 0])
+    noise = 0.02 * torch.randn(6, generator=torch.Generator().manual_seed(0))
+    embeddings = torch.stack([100.0 + cluster, noise], dim=1)
     partition = make_partition("balanced-kmeans", SplitRequest(6, 2, 0, embeddings), even_prior(6))
-    assert [len(part) for part in partition.parts] == [3, 3]
-    assert sorted(sorted(int(cluster[condition]) for condition in part) for part in partition.parts) == [
-        [0, 0, 0],
-        [0, 1, 1],
-    ]
+    assert sorted(partition.parts) == [(0, 3, 5), (1, 2, 4)]
 
 
 def test_balanced_kmeans_is_more_coherent_than_random():
@@ -105,7 +114,7 @@ def test_balanced_kmeans_is_more_coherent_than_random():
 
 def test_balanced_kmeans_needs_embeddings():
     """Without embeddings the message offers the methods that work."""
-    with pytest.raises(PartitionError, match="needs class embeddings .* use contiguous or file"):
+    with pytest.raises(PartitionError, match=r"needs class embeddings .* use contiguous or file"):
         make_partition("balanced-kmeans", SplitRequest(4, 2), even_prior(4))
 
 

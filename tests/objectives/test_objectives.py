@@ -71,7 +71,7 @@ def test_autograd_of_dm_loss_is_the_gradient_over_numel(shape):
     loss.backward()
     torch.testing.assert_close(x.grad, gradient.detach() / x.numel(), rtol=1e-4, atol=1e-8)
     assert gradient.grad is None
-    assert float(loss) == pytest.approx(float((gradient.detach() ** 2).mean() / 2), rel=1e-5)
+    assert loss.item() == pytest.approx(float((gradient.detach() ** 2).mean() / 2), rel=1e-5)
 
 
 def test_dm_gradient_floor():
@@ -116,7 +116,7 @@ def test_denoising_loss_by_hand():
     """sigma 1 and 2 with sd 1 weigh 2 and 1.25; squared errors 1, 4, 9, 0 give (2 * 5 + 1.25 * 9) / 4."""
     estimate, target = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.zeros(2, 2)
     loss = denoising_loss(estimate, target, torch.tensor([1.0, 2.0]), sigma_data=1.0)
-    assert float(loss) == pytest.approx((2 * 5 + 1.25 * 9) / 4, rel=1e-6)
+    assert loss.item() == pytest.approx((2 * 5 + 1.25 * 9) / 4, rel=1e-6)
 
 
 def test_denoising_loss_does_not_differentiate_its_target():
@@ -162,4 +162,4 @@ def test_regression_gradient(shape):
     loss.backward()
     torch.testing.assert_close(x.grad, 2 * (x - y).detach() / x.numel())
     assert y.grad is None
-    assert float(loss) == pytest.approx(float(((x - y) ** 2).sum()) / x.numel(), rel=1e-5)
+    assert loss.item() == pytest.approx(((x - y) ** 2).sum().item() / x.numel(), rel=1e-5)

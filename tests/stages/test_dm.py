@@ -44,7 +44,7 @@ def random_pairs(num: int = 60) -> PairSet:
 
 def test_turns_follow_the_recipe(teacher: Teacher, halves: Partition) -> None:
     settings = DMSection(
-        num_updates=3, batch_size=2, critic_turns=2, regression=RegressionSection(batch_size=2, head_start=1)
+        num_updates=3, batch_size=2, critic_turns=2, regression=RegressionSection(batch_size=2, head_start=0.34)
     )
     stage = DistributionMatching(settings, teacher.denoiser, halves, 0, random_pairs(), ENGINE)
     turns: list[str] = []
@@ -69,7 +69,7 @@ def test_dm_sees_the_part_and_regression_sees_every_pair(teacher: Teacher, halve
 def test_own_share_tilts_the_pairs_towards_the_part(teacher: Teacher, halves: Partition) -> None:
     """With own_share 1 every regressed pair is of the part; with 0.5 the part gets half plus its share of the rest."""
     for own_share, expected in ((1.0, 1.0), (0.5, 0.75), (0.0, 0.5)):
-        regression = RegressionSection(batch_size=10, head_start=100, own_share=own_share)
+        regression = RegressionSection(batch_size=10, head_start=1, own_share=own_share)
         settings = DMSection(num_updates=100, batch_size=2, regression=regression)
         stage = DistributionMatching(settings, teacher.denoiser, halves, 1, random_pairs(), ENGINE)
         generator = ENGINE.generator(0)
@@ -100,7 +100,7 @@ def test_a_real_distillation_reaches_a_pinned_distance(tmp_path: Path) -> None:
     partition = Partition(parts=((0, 1, 2, 3, 4), (5, 6, 7, 8, 9)), prior=images.prior)
     plan = PairsPlan(600, 300, Solver("heun", 8), images.prior, seed=0)
     make_pairs(teacher, tmp_path, plan)
-    regression = RegressionSection(weight=4, head_start=120, batch_size=48)
+    regression = RegressionSection(weight=4, head_start=0.75, batch_size=48)
     settings = DMSection(
         num_updates=160, batch_size=32, sigma_init=2.5, learning_rate=2e-3, ema_decay=0.98, regression=regression
     )

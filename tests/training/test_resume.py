@@ -24,7 +24,7 @@ SETTINGS = DMSection(
     batch_size=4,
     critic_turns=2,
     warmup_updates=1,
-    regression=RegressionSection(batch_size=4, head_start=2, own_share=0.5),
+    regression=RegressionSection(batch_size=4, head_start=0.25, own_share=0.5),
 )
 
 

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from msd.training.records import read_records
 SCHEMA = 1
 NUM_GRID_COLUMNS = 6
 MEMORY_BATCH = 256
-TEACHER_SOLVERS = (("heun", 18), ("euler", 1), ("euler", 4))
+TEACHER_SOLVERS: tuple[tuple[Literal["heun", "euler"], int], ...] = (("heun", 18), ("euler", 1), ("euler", 4))
 """The teacher's rows: the reference, and what a user in a hurry would otherwise pick."""
 
 
@@ -149,11 +149,7 @@ def grids(run: Run) -> dict[str, Tensor]:
 def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None) -> Path:
     """Write the run's page from `metrics` (by default those of the last evaluation; measured now if there are none)."""
     if metrics is None:
-        if run.metrics.exists():
-            metrics = read_json(run.metrics, what="a run's metrics")
-        else:
-            with run.timed("evaluate"):
-                metrics = evaluate_run(run, output)
+        metrics = _last_metrics(run, output)
     timings = run.timings()
     metrics.setdefault("wall_seconds", round(sum(timings.values()), 1))
     curves = {path.parent.name: read_records(path) for path in sorted(run.jobs.glob("*/records.jsonl"))}
@@ -168,6 +164,13 @@ def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None)
         versions=versions(),
     )
     return write_report(run.report, inputs)
+
+
+def _last_metrics(run: Run, output: Output) -> dict[str, Any]:
+    if run.metrics.exists():
+        return read_json(run.metrics, what="a run's metrics")
+    with run.timed("evaluate"):
+        return evaluate_run(run, output)
 
 
 def versions() -> dict[str, str]:

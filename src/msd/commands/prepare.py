@@ -12,6 +12,7 @@ from msd.data.pairs import PairsPlan, PairsReport, make_pairs
 from msd.diffusion.solvers import Solver
 from msd.errors import DataError
 from msd.files import write_json
+from msd.networks.build import unet_of
 from msd.run import Run
 from msd.teachers.folder import Teacher, load_teacher
 from msd.training.engine import Engine
@@ -33,7 +34,7 @@ def ensure_partition(run: Run, teacher: Teacher) -> Partition:
     if run.partition.exists():
         return Partition.load(run.partition)
     settings = run.recipe.partition
-    embeddings = teacher.denoiser.network.condition_embeddings().cpu()
+    embeddings = unet_of(teacher.denoiser).condition_embeddings().cpu()
     request = SplitRequest(
         num_conditions=teacher.denoiser.spec.num_conditions,
         num_parts=settings.num_parts,
@@ -48,7 +49,7 @@ def ensure_partition(run: Run, teacher: Teacher) -> Partition:
 
 
 def partition_report(run: Run, teacher: Teacher) -> dict[str, Any]:
-    return ensure_partition(run, teacher).report(teacher.denoiser.network.condition_embeddings().cpu())
+    return ensure_partition(run, teacher).report(unet_of(teacher.denoiser).condition_embeddings().cpu())
 
 
 def ensure_pairs(run: Run, teacher: Teacher, output: Output) -> PairsReport:

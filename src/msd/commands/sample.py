@@ -36,4 +36,3 @@ def sample(folder: Path, labels: Sequence[int] | None, num: int, seed: int, out:
         "seed": seed,
         "students": {str(label): part for label, part in zip(chosen, parts, strict=True)},
     }
-

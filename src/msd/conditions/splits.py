@@ -53,7 +53,7 @@ def balanced_kmeans(request: SplitRequest) -> Parts:
     points = request.embeddings.double().cpu().numpy()
     points = points - points.mean(0)
     points /= np.linalg.norm(points, axis=1, keepdims=True).clip(1e-12)
-    centres = KMeans(request.num_parts, n_init=10, random_state=request.seed).fit(points).cluster_centers_
+    centres = KMeans(request.num_parts, random_state=request.seed).fit(points).cluster_centers_
     small, num_large = divmod(request.num_conditions, request.num_parts)
     owner = np.full(request.num_conditions, -1)
     for _ in range(100):

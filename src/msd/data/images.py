@@ -48,9 +48,9 @@ def load_digits() -> ImageSet:
     """scikit-learn's copy of the UCI handwritten digits: 1,797 scans of 8x8 pixels in 17 grey levels."""
     from sklearn import datasets
 
-    bunch = datasets.load_digits()
-    pixels = torch.from_numpy(bunch.images).float()[:, None] / 8 - 1
-    labels = torch.from_numpy(bunch.target).long()
+    values, targets = datasets.load_digits(return_X_y=True)
+    pixels = torch.from_numpy(values).float().reshape(-1, 1, 8, 8) / 8 - 1
+    labels = torch.from_numpy(targets).long()
     return ImageSet(
         "digits", pixels, labels, num_conditions=10, licence="CC BY 4.0 (UCI ML repository, Alpaydin and Kaynak)"
     )

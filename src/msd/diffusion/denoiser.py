@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,10 @@ class Scalings:
 
 
 class Parameterisation(Protocol):
+    """A frozen dataclass of plain values that knows its four coefficients."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
     def scalings(self, sigma: Tensor) -> Scalings: ...
 
 

@@ -83,9 +83,9 @@ def run_jobs(
             on_change({job.name: read_status(job.folder) for job in jobs})
     except BaseException as error:
         _stop_all(running)
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted("stopped; every student is saved, and the same command again goes on from there.") from None
-        raise
+        if isinstance(error, Exception):
+            raise
+        raise Interrupted("stopped; every student is saved, and the same command again goes on from there.") from None
     if failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise StudentFailed(f"{len(failed)} of {len(jobs)} jobs failed ({reasons}); the same command again retries them.")

@@ -6,12 +6,16 @@ diffusers models are imported inside the functions: that import takes seconds an
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from msd.diffusion.denoiser import Condition
+from msd.diffusion.denoiser import Condition, Denoiser
+from msd.errors import WeightsError
+
+if TYPE_CHECKING:
+    from diffusers.models.unets.unet_2d import UNet2DModel
 
 
 class LabelledUNet(nn.Module):
@@ -19,7 +23,7 @@ class LabelledUNet(nn.Module):
 
     kind = "unet2d"
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: UNet2DModel):
         super().__init__()
         self.model = model
 
@@ -28,10 +32,20 @@ class LabelledUNet(nn.Module):
 
     def condition_embeddings(self) -> Tensor:
         """What the network has learned to tell the conditions apart by, `[num_conditions, D]`."""
-        return self.model.class_embedding.weight.detach()
+        embedding = self.model.class_embedding
+        if not isinstance(embedding, nn.Embedding):
+            raise WeightsError("this network has no class embedding; use a split that needs none, e.g. contiguous.")
+        return embedding.weight.detach()
 
     def save(self, folder: str) -> None:
         self.model.save_pretrained(folder, safe_serialization=True)
+
+
+def unet_of(denoiser: Denoiser) -> LabelledUNet:
+    """The adapted network inside a denoiser. Raises WeightsError for a network that is not one of ours to save."""
+    if not isinstance(denoiser.network, LabelledUNet):
+        raise WeightsError(f"a {type(denoiser.network).__name__} cannot be saved or inspected; use a UNet2DModel.")
+    return denoiser.network
 
 
 def build_unet(config: dict[str, Any]) -> LabelledUNet:
@@ -81,7 +95,9 @@ class ToyMLP(nn.Module):
 
     def __init__(self, dimension: int, num_conditions: int, width: int, depth: int):
         super().__init__()
+        self.frequencies: Tensor
         self.register_buffer("frequencies", 2.0 ** torch.arange(-2, 4) * math.pi / 2)
+        self.waves: Tensor
         self.register_buffer("waves", torch.tensor([0.5, 1.0, 2.0]) * math.pi)
         self.enter = nn.Linear(dimension * (1 + 2 * 3) + 2 * 6, width)
         self.label = nn.Embedding(num_conditions, width)

@@ -13,7 +13,7 @@ import torch
 from msd.diffusion.denoiser import PARAMETERISATIONS, Denoiser, DenoiserSpec, PixelScaling
 from msd.errors import WeightsError
 from msd.files import read_json, sha256_bytes, sha256_file, write_json
-from msd.networks.build import LabelledUNet, load_unet
+from msd.networks.build import LabelledUNet, load_unet, unet_of
 
 SCHEMA = 1
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -45,7 +45,7 @@ def save_denoiser(denoiser: Denoiser, folder: Path, **facts: Any) -> None:
 
     The caller makes it atomic (`files.replacing_folder`).
     """
-    network = denoiser.network
+    network = unet_of(denoiser)
     network.save(str(folder))
     facts = {"schema": SCHEMA, "network": network.kind, "weights_sha256": sha256_file(folder / WEIGHTS), **facts}
     write_json(folder / "denoiser.json", facts | {"spec": spec_to_json(denoiser.spec)})

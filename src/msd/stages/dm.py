@@ -49,7 +49,7 @@ class DistributionMatching:
         self.student = copy.deepcopy(teacher)
         self.student.spec = replace(teacher.spec, sigma_init=settings.sigma_init)
         self.critic = copy.deepcopy(teacher)
-        num_critic = max(1, (settings.num_updates - settings.regression.head_start) * settings.critic_turns)
+        num_critic = max(1, (settings.num_updates - settings.num_head_start) * settings.critic_turns)
         self.roles = {
             "student": Role(
                 self.student, self._role(settings, settings.learning_rate, settings.num_updates, settings.ema_decay)
@@ -96,7 +96,7 @@ class DistributionMatching:
 
     def turns(self, generator: torch.Generator) -> Iterator[Turn]:
         self._fakes = None
-        if self.roles["student"].num_updates < self._settings.regression.head_start:
+        if self.roles["student"].num_updates < self._settings.num_head_start:
             yield Turn("student", lambda: self._head_start_loss(generator))
             return
         yield Turn("student", lambda: self._student_loss(generator))

@@ -5,19 +5,23 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in the yielded list instead of acting on them; a second SIGINT interrupts at once."""
+    """Collect SIGINT and SIGTERM in the yielded list instead of acting on them; a second one acts as it did before."""
     received: list[int] = []
+    previous = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def note(number: int, frame: object) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
+    def note(number: int, frame: FrameType | None) -> None:
+        handler = previous[number]
+        if received and callable(handler):
+            handler(number, frame)
         received.append(number)
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, note)
     try:
         yield received
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -37,8 +37,10 @@ class Stage(Protocol):
     """A training phase: it declares roles and says whose turn it is; it never steps an optimiser."""
 
     name: str
-    roles: Mapping[str, Role]
     num_steps: int
+
+    @property
+    def roles(self) -> Mapping[str, Role[Any]]: ...
 
     def turns(self, generator: torch.Generator) -> Iterable[Turn]:
         """The turns of one step, in order. All randomness comes from `generator`."""

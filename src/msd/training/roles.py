@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,17 +30,22 @@ def _average(decay: float):
     """EMA with a warm-up, so that a short training's average forgets its start: decay_n = min(decay, (1+n)/(10+n))."""
 
     @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int) -> None:
         number = int(num_averaged)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + number) / (10 + number)))
+        weight = 1 - min(decay, (1 + number) / (10 + number))
+        for average, value in zip(averaged, current, strict=True):
+            average.lerp_(value, weight)
 
     return update
 
 
-class Role:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Role(Generic[Network]):
     """A trained network. `rate` is a pure function of the number of updates done, so resuming needs no scheduler state."""
 
-    def __init__(self, module: nn.Module, spec: RoleSpec):
+    def __init__(self, module: Network, spec: RoleSpec):
         self.module = module.train().requires_grad_(True)
         self.spec = spec
         self.num_updates = 0
@@ -73,9 +79,9 @@ class Role:
         self.num_updates += 1
         return norm
 
-    def result(self) -> nn.Module:
+    def result(self) -> Network:
         """What the stage delivers of this role: the average where there is one."""
-        return self.module if self.average is None else self.average.module
+        return self.module if self.average is None else cast(Network, self.average.module)
 
     def state_dict(self) -> dict[str, Any]:
         return {
