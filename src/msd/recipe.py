@@ -27,7 +27,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSection(Section):
@@ -55,10 +55,13 @@ class NetworkSection(Section):
 
 
 class SolverSection(Section):
-    """Deterministic sampling of the teacher's ODE; the noise range is the teacher's own."""
+    """Deterministic sampling of the teacher's ODE."""
 
     method: Literal["heun", "euler"] = "heun"
     num_steps: Count = 18
+    sigma_min: Positive | None = None
+    sigma_max: Positive | None = None
+    """The teacher's own range unless set. A narrower one spends few steps where the data lives (docs/results.md)."""
 
 
 class TeacherSection(Section):
@@ -90,7 +93,7 @@ class PartitionSection(Section):
     seed: int | None = None
     """Of random and balanced-kmeans; the recipe's seed unless set."""
     file: str | None = None
-    """The user's YAML for method file; a relative path starts at the folder of the recipe."""
+    """The user's YAML for method file; a relative path starts at the recipe's folder, or here if given by --set."""
 
     @model_validator(mode="after")
     def _file_fits_method(self) -> PartitionSection:
@@ -181,7 +184,7 @@ class FleetSection(Section):
 class Recipe(Section):
     """Everything about a run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
     summary: str = ""
     cost: str = ""
     expected: str = ""
@@ -211,6 +214,10 @@ class Recipe(Section):
             raise ValueError("dm.regression.head_start needs dm.regression.weight above 0; set both or neither")
         if self.dm.sigma_low >= self.dm.sigma_high:
             raise ValueError(f"dm.sigma_low {self.dm.sigma_low} must be below dm.sigma_high {self.dm.sigma_high}")
+        if self.pretrain.sigma_min >= self.pretrain.sigma_max:
+            raise ValueError(
+                f"pretrain.sigma_min {self.pretrain.sigma_min} must be below pretrain.sigma_max {self.pretrain.sigma_max}"
+            )
         if self.dm.weight == 0 and regression.weight == 0:
             raise ValueError("dm.weight and dm.regression.weight are both 0, so nothing would be learned; raise one")
         return self
@@ -244,15 +251,20 @@ def load_recipe(name: str, overrides: list[str] | None = None, **top_level: Any)
         raise RecipeError(f"{path} cannot be read as YAML ({error}); mend it.") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} is not a recipe; start from a packaged one (`msd recipes` lists them).")
+    _anchor_partition_file(content, path.parent)
     for override in overrides or []:
         _apply(content, override)
+    _anchor_partition_file(content, Path.cwd())
     content.update({key: value for key, value in top_level.items() if value is not None})
     content.setdefault("name", path.stem)
-    recipe = validate(content)
-    if recipe.partition.file is not None and not Path(recipe.partition.file).is_absolute():
-        absolute = str((path.parent / recipe.partition.file).resolve())
-        recipe = recipe.model_copy(update={"partition": recipe.partition.model_copy(update={"file": absolute})})
-    return recipe
+    return validate(content)
+
+
+def _anchor_partition_file(content: dict[str, Any], folder: Path) -> None:
+    """Make a relative `partition.file` absolute, as a run may be continued from elsewhere."""
+    section = content.get("partition")
+    if isinstance(section, dict) and isinstance(section.get("file"), str):
+        section["file"] = str((folder / section["file"]).resolve())
 
 
 def validate(content: dict[str, Any]) -> Recipe:

@@ -193,7 +193,7 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
 
 @pytest.mark.parametrize("offset", [0.0, 8.0])
 def test_report_coherence_of_opposite_clusters(offset):
-    """Classes at +e and -e about any centre: cosine 1 within a part, -1 across, so coherence is 2; mixed parts fall below 0."""
+    """Classes at +e and -e about any centre: cosine 1 within a part, -1 across, coherence 2; mixed parts are below 0."""
     embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]) + offset
     alike = Partition(parts=((0, 1), (2, 3)), prior=even_prior(4)).report(embeddings)
     assert [row["coherence"] for row in alike["parts"]] == [2.0, 2.0]

@@ -55,6 +55,24 @@ def test_balanced_kmeans_is_a_balanced_cover(request):
     assert_balanced_cover("balanced-kmeans", request)
 
 
+@pytest.mark.parametrize(("num", "num_parts"), [(11, 3), (16, 4), (20, 6)])
+@pytest.mark.parametrize("seed", range(4))
+def test_balanced_kmeans_is_a_fixed_point(num, num_parts, seed):
+    """No exchange of two classes, and no move from a larger to a smaller part, is nearer to the parts' centres."""
+    embeddings = torch.randn(num, 3, generator=torch.Generator().manual_seed(seed))
+    request = SplitRequest(num, num_parts, seed, embeddings)
+    partition = make_partition("balanced-kmeans", request, even_prior(request.num_conditions))
+    points = torch.nn.functional.normalize(embeddings.double() - embeddings.double().mean(0), dim=1)
+    centres = torch.stack([points[list(part)].mean(0) for part in partition.parts])
+    cost = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist") ** 2
+    for here, first in enumerate(partition.parts):
+        for there, second in enumerate(partition.parts):
+            rise = cost[list(first), there] - cost[list(first), here]
+            fall = cost[list(second), there] - cost[list(second), here]
+            assert float((rise[:, None] - fall[None, :]).min()) > -1e-9
+            assert len(first) <= len(second) or float(rise.min()) > -1e-9
+
+
 def test_random_depends_on_the_seed():
     """Ten seeds over 20 classes do not give one division."""
     hashes = {make_partition("random", SplitRequest(20, 4, seed), even_prior(20)).hash for seed in range(10)}

@@ -95,7 +95,7 @@ def test_euler_visits_the_karras_grid():
 
 
 def test_state_is_kept_in_float64():
-    """Towards the point 0 the state is sigma * noise: after 300 steps the denoiser still sees it to one rounding of float32."""
+    """Towards the point 0 the state is sigma * noise, which the denoiser sees to one rounding even after 300 steps."""
     seen = []
 
     def zero(x, sigma, condition):

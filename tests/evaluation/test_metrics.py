@@ -150,6 +150,8 @@ def test_memorisation_tells_copies_from_new_images():
     assert memorisation(real, real)["share_of_copies"] == 1
     assert memorisation(real, distant)["share_of_copies"] == 0
     assert memorisation(real, torch.cat([copies, distant]))["share_of_copies"] == pytest.approx(2100 / 4000)
+    fresh = torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    assert memorisation(real, fresh)["share_of_copies"] < 0.05  # new images of the same law: about the 1% of real ones
 
 
 def test_memorisation_distances_are_root_mean_square_per_pixel():

@@ -58,7 +58,12 @@ def ensure_pairs(run: Run, teacher: Teacher, output: Output) -> PairsReport:
     plan = PairsPlan(
         num_pairs=settings.num_pairs,
         shard_size=settings.shard_size,
-        solver=Solver(settings.solver.method, settings.solver.num_steps, spec.sigma_min, spec.sigma_max),
+        solver=Solver(
+            settings.solver.method,
+            settings.solver.num_steps,
+            settings.solver.sigma_min or spec.sigma_min,
+            settings.solver.sigma_max or spec.sigma_max,
+        ),
         prior=class_prior(teacher),
         seed=run.recipe.seed,
     )

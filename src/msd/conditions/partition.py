@@ -47,7 +47,8 @@ class Partition:
         for condition in range(self.num_conditions):
             if condition not in seen:
                 raise PartitionError(f"class {condition} is in no part; list it or set rest: {len(self.parts) - 1}")
-        if any(value < 0 for value in self.prior) or abs(sum(self.prior) - 1) > 1e-6:
+        # Written so that a NaN fails it too.
+        if not (all(value >= 0 for value in self.prior) and abs(sum(self.prior) - 1) <= 1e-6):
             raise PartitionError(f"the prior sums to {sum(self.prior):.6g}; make it non-negative and sum to 1.")
         for index, part in enumerate(self.parts):
             if sum(self.prior[condition] for condition in part) == 0:
@@ -127,6 +128,8 @@ class Partition:
                 method=str(value["method"]),
             )
             recorded = value["hash"]
+        except PartitionError as error:
+            raise PartitionError(f"{source}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise PartitionError(f"{source} is not a saved partition ({error!r}); make it with `msd partition`.") from error
         if recorded != partition.hash:
