@@ -8,7 +8,6 @@ Longer training for the question at which length, if any, the cohort overtakes o
     python benchmarks/seeds.py --seeds 0 --out runs/x4 --set dm.num_updates=2400
 """
 
-# ruff: noqa: T201
 from __future__ import annotations
 
 import argparse

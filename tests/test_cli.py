@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from msd.cli import main
+
 MSD = [sys.executable, "-c", "from msd.cli import main; main()"]
 
 
-def msd(*arguments: object, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*MSD, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
+@dataclass(frozen=True)
+class Done:
+    stdout: str
+    stderr: str
+
+
+def msd(*arguments: object, code: int = 0) -> Done:
+    """Run the command line in this process, which saves importing torch anew each time."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    returned = 0
+    try:
+        with (
+            mock.patch.object(sys, "argv", ["msd", *map(str, arguments)]),
+            redirect_stdout(stdout),
+            redirect_stderr(stderr),
+        ):
+            main()
+    except SystemExit as ended:
+        returned = ended.code
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert (returned or 0) == code, stdout.getvalue() + stderr.getvalue()
+    return Done(stdout.getvalue(), stderr.getvalue())
 
 
 def fails(*arguments: object, code: int = 2) -> str:
     """Run, expect failure, check that the message is one sentence without a traceback, and return it."""
     done = msd(*arguments, code=code)
     assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.strip().splitlines() if "Error: " in line or line.startswith("Interrupted")]
+    lines = [line for line in done.stderr.strip().splitlines() if re.match(r"[A-Z]\w+(Error|Failed): ", line)]
     assert len(lines) == 1, done.stderr
     return lines[0]
 

@@ -27,7 +27,7 @@ class Output:
 
     @property
     def console(self) -> Console:
-        return Console(stderr=True, highlight=False)
+        return _console(to_stderr=True)
 
     def say(self, text: str) -> None:
         self.console.print(text)
@@ -35,14 +35,14 @@ class Output:
     def show(self, table: Table) -> None:
         """A result for people; silent with --json, where the value itself is printed."""
         if not self.json_only:
-            Console(highlight=False).print(table)
+            _console().print(table)
 
     def result(self, value: Any, text: str | None = None) -> None:
         """A command's outcome: `value` with --json, else `text`."""
         if self.json_only:
             sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
         elif text:
-            Console(highlight=False, soft_wrap=True).print(text)
+            _console().print(text, soft_wrap=True)
 
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -71,7 +71,8 @@ class Output:
                     if seen.get(name) != status.state:
                         seen[name] = status.state
                         took = f" after {status.seconds:.0f} s" if status.state in ("done", "stopped") else ""
-                        console.print(f"{name}: {status.state}{took}{' - ' + status.error if status.error else ''}")
+                        error = f" - {status.error}" if status.error else ""
+                        console.print(f"{name}: {status.state}{took}{error}", soft_wrap=True)
 
             yield log_changes
             return
@@ -79,11 +80,18 @@ class Output:
             yield lambda statuses: live.update(job_table(statuses, describe))
 
 
+def _console(to_stderr: bool = False) -> Console:
+    console = Console(stderr=to_stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = 140  # a log or a pipe has no width of its own; 80 would fold every table
+    return console
+
+
 def job_table(statuses: Mapping[str, Status], describe: Mapping[str, str]) -> Table:
     """One line a job: state, progress, speed, losses, time left."""
     table = Table(title="students", title_justify="left")
     for heading in ("job", "conditions", "state"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for heading in ("updates", "per second", "student loss", "critic loss", "time", "left"):
         table.add_column(heading, justify="right")
     for name, status in statuses.items():
@@ -99,9 +107,9 @@ def job_table(statuses: Mapping[str, Status], describe: Mapping[str, str]) -> Ta
             f"{status.seconds:.0f} s",
             f"{left:.0f} s" if left is not None else "",
         )
-    for name, status in statuses.items():
-        if status.error:
-            table.add_row(name, f"[red]{status.error}[/]")
+    errors = [f"{name}: {status.error}" for name, status in statuses.items() if status.error]
+    table.caption = "\n".join(errors) or None
+    table.caption_style, table.caption_justify = "red", "left"
     return table
 
 
