@@ -20,7 +20,7 @@ from msd.data.images import load_images
 from msd.diffusion.solvers import Solver
 from msd.errors import RunError
 from msd.evaluation.bench import Bench
-from msd.evaluation.latency import measure_latency, measure_peak_memory, measure_routing
+from msd.evaluation.latency import LATENCY_THREADS, measure_latency, measure_peak_memory, measure_routing
 from msd.evaluation.report import ReportInputs, write_report
 from msd.evaluation.samplers import Sampler, cohort_sampler, teacher_sampler
 from msd.files import read_json, write_json
@@ -96,11 +96,13 @@ def evaluate_run(run: Run, output: Output) -> dict[str, Any]:
             samplers.append(cohort_sampler(name, Cohort.load(run.baseline(name), device)))
     samplers.append(cohort_sampler("cohort", cohort))
     rows = measure_rows(bench, samplers, output)
-    probes = {reference: (teacher_folder(recipe.teacher.source), 18), "cohort": (cohort.manifest.student(0), 0)}
-    with output.progress("peak memory", len(probes)) as advance:
-        for name, (folder, num_steps) in probes.items():
-            rows[name]["peak_memory_mib"] = measure_peak_memory(folder, num_steps, MEMORY_BATCH, torch.get_num_threads())
-            advance(1)
+    with output.progress("peak memory", 2) as advance:
+        rows[reference]["peak_memory_mib"] = measure_peak_memory(
+            teacher_folder(recipe.teacher.source), 18, MEMORY_BATCH, LATENCY_THREADS
+        )
+        advance(1)
+        rows["cohort"]["peak_memory_mib"] = measure_peak_memory(cohort.manifest.student(0), 0, MEMORY_BATCH, LATENCY_THREADS)
+        advance(1)
     for job_name, row in _training_costs(run, cohort.partition).items():
         if job_name in rows:
             rows[job_name] |= row
@@ -114,19 +116,24 @@ def _header(recipe: Recipe, bench: Bench) -> dict[str, Any]:
         "seed": recipe.seed,
         "device": recipe.device,
         "num_threads": torch.get_num_threads(),
+        "latency_threads": LATENCY_THREADS,
         "floor": bench.floor(),
     }
 
 
 def _training_costs(run: Run, partition: Partition) -> dict[str, dict[str, Any]]:
-    """Updates (per student and in total) and training seconds of each distilled row."""
+    """Updates (per student and in total) and training time of each distilled row, summed over students and by the clock."""
 
     def cost(jobs: Sequence[Job]) -> dict[str, Any]:
         updates = jobs[0].settings.num_updates
+        statuses = [read_status(job.folder) for job in jobs]
         return {
             "num_updates": updates,
             "total_updates": updates * len(jobs),
-            "training_seconds": round(sum(read_status(job.folder).seconds for job in jobs), 1),
+            "training_seconds": round(sum(status.seconds for status in statuses), 1),
+            "training_wall_seconds": round(
+                max(status.updated for status in statuses) - min(status.started for status in statuses), 1
+            ),
         }
 
     costs = {job.name: cost([job]) for job in baseline_jobs(run, partition)}

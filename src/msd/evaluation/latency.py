@@ -8,6 +8,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,29 @@ from msd.cohort.generate import Cohort
 from msd.errors import RunError
 from msd.evaluation.samplers import Sampler
 
+LATENCY_THREADS = 1
+"""CPU threads while the clock runs, the same for every row: more only add waiting to requests of a few images."""
+SECONDS_A_CELL = 1.5
+"""Slow requests are repeated until about this long has been spent, and at least twice."""
 
+
+@contextmanager
+def _latency_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(LATENCY_THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_latency_threads()
 def measure_latency(
     sampler: Sampler, sample_shape: tuple[int, ...], num_conditions: int, batches: tuple[int, ...], repeats: int
 ) -> dict[str, float]:
     """Median milliseconds of one request per batch size, all of one class: a request goes to one student.
 
-    Two unmeasured requests come first; slow samplers are repeated less (at least 3 times) to stay within seconds.
+    An unmeasured request comes first. One thread on CPU (LATENCY_THREADS).
     """
     generator = torch.Generator().manual_seed(0)
     result = {}
@@ -31,19 +49,20 @@ def measure_latency(
         noise = torch.randn(batch, *sample_shape, generator=generator)
         labels = torch.full((batch,), num_conditions - 1)
         durations: list[float] = []
-        for index in range(repeats + 2):
+        for index in range(repeats + 1):
             begin = time.perf_counter()
             sampler.generate(noise, labels)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            if index >= 2:
+            if index >= 1:
                 durations.append(time.perf_counter() - begin)
-            if sum(durations) > 3.0 and len(durations) >= 3:
+            if sum(durations) > SECONDS_A_CELL and len(durations) >= 2:
                 break
         result[str(batch)] = round(statistics.median(durations) * 1000, 4)
     return result
 
 
+@_latency_threads()
 def measure_routing(cohort: Cohort, batch: int = 16, repeats: int = 500) -> float:
     """Median milliseconds to find the students of a batch of labels."""
     labels = torch.arange(batch) % cohort.partition.num_conditions

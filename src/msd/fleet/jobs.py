@@ -80,6 +80,8 @@ class Status:
     losses: dict[str, float] = field(default_factory=dict)
     error: str = ""
     pid: int = 0
+    started: float = 0.0
+    """Unix time at which the present (or last) process began to train."""
     updated: float = 0.0
 
     def write(self, folder: Path) -> None:

@@ -76,7 +76,12 @@ def train(job: Job, stop: list[int]) -> None:
     start = checkpoints.restore(stage.roles, generator)
     records.cut(start)
     status = Status(
-        state="running", step=start, num_steps=stage.num_steps, seconds=read_status(job.folder).seconds, pid=os.getpid()
+        state="running",
+        step=start,
+        num_steps=stage.num_steps,
+        seconds=read_status(job.folder).seconds,
+        pid=os.getpid(),
+        started=time.time(),
     )
     status.write(job.folder)
 
