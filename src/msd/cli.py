@@ -221,22 +221,30 @@ def sample(
 
 
 @app.command(name="eval")
-def evaluate(cohort: CohortArgument, device: Device = None, json: Json = False, debug: Debug = False) -> None:
+def evaluate(
+    cohort: CohortArgument,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    device: Device = None,
+    out: Out = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Measure a cohort beside its teacher: quality globally and per part, latency.
 
-    Example: msd eval runs/demo/cohort --json
+    Example: msd eval runs/demo/cohort --set evaluation.num_samples=2000 --json
     """
     from msd.commands.demo import show_metrics
-    from msd.commands.evaluate import evaluate_cohort
+    from msd.commands.evaluate import cohort_recipe, evaluate_cohort
 
-    output = _output(json)
-    metrics = evaluate_cohort(cohort, {"device": device}, output)
+    output, saved = _output(json), out or cohort / "metrics.json"
+    metrics = evaluate_cohort(cohort, cohort_recipe(cohort, overrides, seed, device), saved, output)
     show_metrics(metrics, output)
-    output.result(metrics, f"saved as {cohort / 'metrics.json'}")
+    output.result(metrics, f"saved as {saved}")
 
 
 @app.command()
-def report(run: RunArgument, json: Json = False, debug: Debug = False) -> None:
+def report(run: RunArgument, out: Out = None, json: Json = False, debug: Debug = False) -> None:
     """Write a run's page (report/index.html) from its last evaluation, or measure it first.
 
     Example: msd report runs/demo
@@ -244,8 +252,8 @@ def report(run: RunArgument, json: Json = False, debug: Debug = False) -> None:
     from msd.commands.evaluate import make_report
     from msd.run import Run
 
-    output = _output(json)
-    page = make_report(Run.open(run), output)
+    output, opened = _output(json), Run.open(run)
+    page = make_report(opened, output, folder=out or opened.report)
     output.result({"report": str(page)}, f"look at {page}")
 
 

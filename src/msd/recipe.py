@@ -6,6 +6,7 @@ Unknown keys, wrong types and impossible combinations fail here, before any weig
 from __future__ import annotations
 
 import difflib
+import json
 import types
 import typing
 from pathlib import Path
@@ -265,6 +266,14 @@ def _anchor_partition_file(content: dict[str, Any], folder: Path) -> None:
     section = content.get("partition")
     if isinstance(section, dict) and isinstance(section.get("file"), str):
         section["file"] = str((folder / section["file"]).resolve())
+
+
+def revised(content: dict[str, Any], overrides: list[str] | None, **top_level: Any) -> Recipe:
+    """A stored recipe with dotted `overrides` and top-level values applied. Raises RecipeError."""
+    content = json.loads(json.dumps(content))
+    for override in overrides or []:
+        _apply(content, override)
+    return validate(content | {key: value for key, value in top_level.items() if value is not None})
 
 
 def validate(content: dict[str, Any]) -> Recipe:

@@ -56,7 +56,8 @@ def show_metrics(metrics: dict[str, Any], output: Output) -> None:
     rows = metrics["rows"]
     provenance = next(iter(rows.values()))["provenance"]
     num_samples = next(iter(rows.values()))["num_samples"]
-    title = f"{provenance['metric']} on {num_samples} samples; {metrics['device']}, latency on {metrics['latency_threads']} thread"
+    clock = f"latency on {metrics['device']} with {metrics['latency_threads']} CPU thread"
+    title = f"{provenance['metric']} on {num_samples} samples; {clock}"
     output.show(metrics_table(rows, title))
     floors = ", ".join(f"{value:.2f} at {size}" for size, value in metrics["floor"].items())
     output.say(f"floor (real images redrawn, against themselves): {floors}")

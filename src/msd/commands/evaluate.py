@@ -13,6 +13,7 @@ from torch import Tensor
 
 from msd import __version__
 from msd.cohort.generate import Cohort
+from msd.cohort.manifest import read_manifest
 from msd.commands.console import Output
 from msd.commands.distill import baseline_jobs, student_jobs
 from msd.conditions.partition import Partition
@@ -25,7 +26,7 @@ from msd.evaluation.report import ReportInputs, write_report
 from msd.evaluation.samplers import Sampler, cohort_sampler, teacher_sampler
 from msd.files import read_json, write_json
 from msd.fleet.jobs import Job, read_status
-from msd.recipe import Recipe, validate
+from msd.recipe import Recipe, revised
 from msd.run import Run
 from msd.teachers.folder import load_teacher, teacher_folder
 from msd.training.engine import Engine
@@ -66,10 +67,8 @@ def measure_rows(bench: Bench, samplers: Sequence[Sampler], output: Output) -> d
     return rows
 
 
-def evaluate_cohort(folder: Path, overrides: dict[str, Any], output: Output) -> dict[str, Any]:
-    """Measure one cohort beside its teacher's reference sampler; saved as `metrics.json` in the cohort's folder."""
-    cohort = Cohort.load(folder)
-    recipe = validate(cohort.manifest.facts["recipe"] | {k: v for k, v in overrides.items() if v is not None})
+def evaluate_cohort(folder: Path, recipe: Recipe, out: Path, output: Output) -> dict[str, Any]:
+    """Measure one cohort beside its teacher's reference sampler, as `recipe` says; saved as `out`."""
     cohort = Cohort.load(folder, Engine.on(recipe.device).device)
     bench = open_bench(recipe, cohort.partition)
     samplers = [teacher_samplers(recipe)[0], cohort_sampler("cohort", cohort)]
@@ -77,8 +76,15 @@ def evaluate_cohort(folder: Path, overrides: dict[str, Any], output: Output) -> 
         "rows": measure_rows(bench, samplers, output),
         "routing_ms": {"16": measure_routing(cohort)},
     }
-    write_json(folder / "metrics.json", metrics)
+    write_json(out, metrics)
     return metrics
+
+
+def cohort_recipe(folder: Path, overrides: list[str] | None, seed: int | None, device: str | None) -> Recipe:
+    """The recipe a cohort was made by, with changes; `seed` is that of the evaluation's noise and labels."""
+    stored = read_manifest(folder).facts["recipe"]
+    chosen = [*(overrides or []), *([f"evaluation.seed={seed}"] if seed is not None else [])]
+    return revised(stored, chosen, device=device)
 
 
 def evaluate_run(run: Run, output: Output) -> dict[str, Any]:
@@ -153,7 +159,7 @@ def grids(run: Run) -> dict[str, Tensor]:
     return result | {"cohort": cohort.generate(labels, noise=noise)}
 
 
-def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None) -> Path:
+def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None, folder: Path | None = None) -> Path:
     """Write the run's page from `metrics` (by default those of the last evaluation; measured now if there are none)."""
     if metrics is None:
         metrics = _last_metrics(run, output)
@@ -170,7 +176,7 @@ def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None)
         timings=timings,
         versions=versions(),
     )
-    return write_report(run.report, inputs)
+    return write_report(folder or run.report, inputs)
 
 
 def _last_metrics(run: Run, output: Output) -> dict[str, Any]:
