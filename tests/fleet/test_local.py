@@ -16,7 +16,7 @@ import torch
 from msd.conditions.partition import Partition
 from msd.data.pairs import PairsPlan, make_pairs
 from msd.diffusion.solvers import Solver
-from msd.errors import StudentFailed
+from msd.errors import RunError, StudentFailed
 from msd.fleet.jobs import STOPPED, Job, Status, job_seed, read_status
 from msd.fleet.local import is_done, num_fitting, run_jobs
 from msd.networks.folder import load_denoiser
@@ -86,6 +86,13 @@ def test_a_vanished_process_is_reported_as_failed(tmp_path: Path) -> None:
     status = read_status(tmp_path)
     assert status.state == "failed"
     assert "ended without a word" in status.error
+
+
+def test_a_job_in_other_hands_is_left_alone(jobs: list[Job]) -> None:
+    jobs[0].folder.mkdir(parents=True)
+    Status(state="running", pid=os.getpid()).write(jobs[0].folder)
+    with pytest.raises(RunError, match=f"student-0 is already being trained by process {os.getpid()}"):
+        run_jobs(jobs[:1], max_parallel=1)
 
 
 def test_finished_jobs_are_not_run_again(jobs: list[Job]) -> None:

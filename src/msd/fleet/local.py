@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from msd.errors import Interrupted, MsdError, StudentFailed
+from msd.errors import Interrupted, MsdError, RunError, StudentFailed
 from msd.fleet.jobs import STOPPED, Job, Status, read_status
 
 POLL_SECONDS = 0.2
@@ -59,11 +59,15 @@ def run_jobs(
     """Run all unfinished jobs in order, `max_parallel` at a time; one that fails does not stop the others.
 
     `on_change` gets every job's status a few times a second. Raises StudentFailed naming those that failed, Interrupted
-    after Ctrl-C, when all workers have saved their state.
+    after Ctrl-C, when all workers have saved their state, RunError when another process is training one of them.
     """
     waiting = [job for job in jobs if not is_done(job)]
     for job in waiting:
         status = read_status(job.folder)
+        if status.state == "running":
+            raise RunError(
+                f"{job.name} is already being trained by process {status.pid}; wait for it (msd status), or end it first."
+            )
         job.folder.mkdir(parents=True, exist_ok=True)
         status.state, status.num_steps, status.error = "waiting", job.settings.num_updates, ""
         status.write(job.folder)
