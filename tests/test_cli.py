@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from PIL import Image
 
 from msd.cli import main
+from msd.networks.folder import WEIGHTS
 
 MSD = [sys.executable, "-c", "from msd.cli import main; main()"]
 
@@ -245,22 +247,46 @@ def test_a_failed_student_is_exit_code_1_and_the_others_finish(tmp_path: Path) -
     assert (tmp_path / "run" / "cohort" / "cohort.json").exists()
 
 
-def test_ctrl_c_saves_everything_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    arguments = [*MSD, "distill", "smoke", "--set", "dm.num_updates=400", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=os.environ, start_new_session=True)
-    status = tmp_path / "run" / "jobs" / "student-0" / "status.json"
-    while process.poll() is None and not (status.exists() and json.loads(status.read_text())["step"] > 3):
+def interrupt(arguments: list[str], ready: Callable[[], bool]) -> str:
+    """Start a command, press Ctrl-C once `ready`, check its exit code, and return what it said."""
+    process = subprocess.Popen([*MSD, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not ready():
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=90)
-    assert process.returncode == 1
+    assert process.returncode == 1, errors
     assert "Traceback" not in errors
     assert "the same command again goes on" in errors
+    return errors
+
+
+def test_ctrl_c_saves_everything_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    arguments = ["distill", "smoke", "--set", "dm.num_updates=400", "--out", str(tmp_path / "run")]
+    status = tmp_path / "run" / "jobs" / "student-0" / "status.json"
+    interrupt(arguments, lambda: status.exists() and json.loads(status.read_text())["step"] > 3)
     saved = json.loads(status.read_text())
     assert saved["state"] == "stopped"
     assert 3 < saved["step"] < 400
     assert not list((tmp_path / "run").rglob("*.tmp"))
-    done = subprocess.run([*arguments, "--json"], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["missing_students"] == []
+    assert json.loads(msd(*arguments, "--json").stdout)["missing_students"] == []
     steps = [json.loads(line)["step"] for line in (status.parent / "records.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 401))
+
+
+def test_a_pretraining_stopped_by_ctrl_c_ends_with_the_same_teacher(tmp_path: Path) -> None:
+    arguments = ["pretrain", "smoke", "--set", "pretrain.num_updates=300"]
+    records = tmp_path / "stopped" / "pretrain-records.jsonl"
+    interrupt([*arguments, "--out", str(tmp_path / "stopped")], lambda: records.exists() and len(records.read_text()) > 100)
+    assert (tmp_path / "stopped" / "pretrain" / "checkpoints.json").exists()
+    for name in ("stopped", "whole"):
+        msd(*arguments, "--out", tmp_path / name)
+    weights = [tmp_path / name / "teacher" / WEIGHTS for name in ("stopped", "whole")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_ctrl_c_before_anything_is_made_leaves_nothing_half_written(tmp_path: Path) -> None:
+    shards = tmp_path / "run" / "pairs"
+    arguments = ["pairs", "smoke", "--set", "pairs.num_pairs=40000", "--out", str(tmp_path / "run")]
+    interrupt(arguments, lambda: len(list(shards.glob("*.safetensors"))) > 1)
+    made = sorted(path.name for path in shards.iterdir())
+    assert all(name == "pairs.json" or name.endswith(".safetensors") for name in made)

@@ -31,11 +31,12 @@ def demo(run: Run, output: Output) -> dict[str, Any]:
         ensure_pairs(run, teacher, output)
 
     students, baselines = student_jobs(run, partition), baseline_jobs(run, partition)
-    # One queue, the longest job first, so that no core waits for the last one.
+    # One queue: the longest job starts while students remain, so that no core waits for it alone at the end.
     longest = [job for job in baselines if job.settings.num_updates > run.recipe.dm.num_updates]
     shorter = [job for job in baselines if job not in longest]
+    half = len(students) // 2
     with run.timed("training"):
-        train(run, teacher, [*longest, *students, *shorter], output)
+        train(run, teacher, [*students[:half], *longest, *students[half:], *shorter], output)
     assemble_cohort(run, partition, students, run.cohort, run.recipe.name)
     recipe = run.recipe.model_dump(mode="json")
     for job in baselines:
