@@ -140,6 +140,11 @@ class DenoiserSpec:
     """Classifier-free guidance already folded into the weights (student), or to be applied (teacher); 1 is none."""
     licence: str = "Apache-2.0"
 
+    @property
+    def sigma_data(self) -> float:
+        """Deviation of the data in the model's space, which denoising losses are weighted by; 0.5 (EDM's) unless stated."""
+        return getattr(self.parameterisation, "sigma_data", 0.5)
+
 
 class Denoiser(nn.Module):
     """A network with its parameterisation: an `nn.Module` whose call is the `Denoise` contract."""

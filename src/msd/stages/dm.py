@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msd.conditions.partition import Partition
 from msd.data.pairs import PairSet
-from msd.diffusion.denoiser import Denoiser, EDMParameterisation, per_sample
+from msd.diffusion.denoiser import Denoiser, per_sample
 from msd.diffusion.noise import KarrasLaw, LogNormalLaw
 from msd.diffusion.solvers import one_step
 from msd.errors import DataError
@@ -61,8 +61,7 @@ class DistributionMatching:
         self._pairs = self._pair_stream(pairs, engine)
         self._matching_law = KarrasLaw(settings.sigma_low, settings.sigma_high)
         self._critic_law = LogNormalLaw(settings.critic_log_sigma_mean, settings.critic_log_sigma_deviation)
-        parameterisation = teacher.spec.parameterisation
-        self._sigma_data = parameterisation.sigma_data if isinstance(parameterisation, EDMParameterisation) else 0.5
+        self._sigma_data = teacher.spec.sigma_data
         self._fakes: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
