@@ -1,0 +1,85 @@
+"""Randomness as a function of (seed, place, step), never of what was drawn before: nothing to save, nothing to restore."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Which rows of a global batch are this process's: the `rank`-th of `num_ranks` equal, consecutive blocks."""
+
+    rank: int = 0
+    num_ranks: int = 1
+
+    def of(self, rows: Tensor) -> Tensor:
+        size = len(rows) // self.num_ranks
+        return rows if self.num_ranks == 1 else rows[self.rank * size : (self.rank + 1) * size]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of one step of one stage (`place`), a fixed sequence for (seed, place, step, attempt).
+
+    Each call draws the GLOBAL batch on the CPU and returns this process's `slice` of it on `device`. So step n needs no step
+    n-1, and the numbers do not depend on the device or on how many processes share the batch. `attempt` counts roll-backs of a
+    step: another attempt gets other numbers.
+    """
+
+    seed: int
+    place: str
+    step: int = 0
+    attempt: int = 0
+    slice: Slice = Slice()
+    device: torch.device = torch.device("cpu")
+
+    @cached_property
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(derived_seed(self.seed, self.place, self.step, self.attempt))
+
+    def normal(self, num: int, *shape: int) -> Tensor:
+        """Standard normals `[num / num_ranks, *shape]` float32."""
+        return self.mine(torch.randn(num, *shape, generator=self._generator))
+
+    def uniform(self, num: int) -> Tensor:
+        """Uniforms in [0, 1), `[num / num_ranks]` float32."""
+        return self.mine(torch.rand(num, generator=self._generator))
+
+    def choice(self, weights: Tensor, num: int) -> Tensor:
+        """Indices `[num / num_ranks]` int64 drawn with replacement by `weights` `[M]`, which lie on the CPU."""
+        return self.mine(torch.multinomial(weights, num, replacement=True, generator=self._generator))
+
+    def indices(self, high: int, num: int, *, replacement: bool) -> Tensor:
+        """The GLOBAL `num` indices in 0..high-1, `[num]` int64 on the CPU: pass what is made of them to `mine`."""
+        if replacement:
+            return torch.randint(high, (num,), generator=self._generator)
+        return torch.randperm(high, generator=self._generator)[:num]
+
+    def mine(self, rows: Tensor) -> Tensor:
+        """This process's slice of a global batch, on `device`."""
+        return self.slice.of(rows).to(self.device)
+
+
+def derived_seed(*parts: object) -> int:
+    """A 63-bit seed from anything printable: the same on every machine, unrelated for unequal parts."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def image_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Standard-normal noise `[len(seeds), *shape]` on the CPU, each image from a generator of its own seed.
+
+    So an image's noise depends on its own seed alone, not on its batch, its place in it, or who else asked.
+    """
+    generator = torch.Generator()
+    noise = torch.empty(len(seeds), *shape)
+    for image, seed in zip(noise, seeds, strict=True):
+        generator.manual_seed(seed)
+        image.normal_(generator=generator)
+    return noise
