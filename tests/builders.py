@@ -21,7 +21,7 @@ def tiny_denoiser(seed: int, sigma_init: float | None = None) -> Denoiser:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = build_unet(unet_config((1, 8, 8), 10, network.model_dump()))
-    return Denoiser(unet, DenoiserSpec(sample_shape=(1, 8, 8), num_conditions=10, sigma_init=sigma_init)).eval()
+    return Denoiser(unet, DenoiserSpec(noise_shape=(1, 8, 8), num_conditions=10, sigma_init=sigma_init)).eval()
 
 
 def save_student(folder: Path, partition: Partition, part: int) -> Path:

@@ -16,8 +16,8 @@ import torch
 from builders import UNIFORM, save_student, tiny_denoiser
 from msd.cohort.manifest import Manifest, assemble
 from msd.conditions.partition import Partition
-from msd.networks.folder import denoiser_hash, load_denoiser, save_denoiser
-from msd.teachers.folder import Teacher
+from msd.networks.folder import save_denoiser
+from msd.teachers.folder import Teacher, load_teacher
 
 torch.set_num_threads(1)
 
@@ -27,7 +27,7 @@ def teacher(tmp_path: Path) -> Teacher:
     folder = tmp_path / "teacher"
     folder.mkdir()
     save_denoiser(tiny_denoiser(0), folder, role="teacher", prior=list(UNIFORM))
-    return Teacher(load_denoiser(folder), str(folder), denoiser_hash(folder), "Apache-2.0", {"prior": list(UNIFORM)})
+    return load_teacher(str(folder))
 
 
 @pytest.fixture

@@ -21,6 +21,10 @@ class ConditionError(MsdError):
     """A condition (class label) that the model does not know."""
 
 
+class SolverError(MsdError):
+    """A sampling procedure that cannot be carried out as asked."""
+
+
 class DataError(MsdError):
     """Images or pairs that are missing, damaged or of the wrong shape."""
 

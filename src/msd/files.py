@@ -1,12 +1,19 @@
-"""Writing that is never half done: everything goes to a temporary name first and is renamed when complete."""
+"""Writing that is never half done: everything goes to a temporary name first and is renamed when complete.
+
+Reading that trusts nothing: what carries a schema is checked for it, and for unknown and missing fields.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,23 +40,103 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Like `replacing`, for a whole folder: `path` is the old one or the complete new one, never a mixture."""
+    """Like `replacing`, for a whole folder: at any moment, also when killed, `path` is the old one or the complete new one.
+
+    Where two names cannot be exchanged in one step (not Linux, some network file systems) a kill between two renames can
+    leave no `path` at all; the old one then comes back on the next call, or by `remove_leftovers`.
+    """
+    path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     retired = path.with_name(f".{path.name}.{os.getpid()}.old")
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file where a folder is to be written; choose another place with --out.")
     try:
+        _restore_orphan(path)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
-        if path.exists():
+        if not path.exists():
+            os.replace(temporary, path)
+        elif not exchange(temporary, path):
             os.replace(path, retired)
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     except OSError as error:
         raise RunError(f"{path} cannot be written ({error.strerror or error}); choose another place with --out.") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # what was begun, or, exchanged, the old one
         if retired.exists() and not path.exists():
             os.replace(retired, path)
         shutil.rmtree(retired, ignore_errors=True)
+
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+"""From linux/fcntl.h and linux/fs.h."""
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Swap what two names stand for, in one step; False, with nothing done, where the system has no such step.
+
+    Raises OSError when it has one and it fails.
+    """
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):  # no such function: not Linux, or an old C library
+        return False
+    if renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):  # an old kernel, or a file system without it
+        return False
+    raise OSError(code, os.strerror(code), str(second))
+
+
+_OURS = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]{1,9})\.(?P<kind>tmp|old)")
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove, anywhere below `folder`, what `replacing` and `replacing_folder` of killed processes left; returns what went.
+
+    Only our own names (`.NAME.PID.tmp`, `.NAME.PID.old`) of processes that no longer run on this machine are touched. A
+    retired folder that nothing has replaced is given its name back instead.
+    """
+    removed = []
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            match = _OURS.fullmatch(name)
+            if match is None or is_alive(int(match["pid"])):
+                continue
+            leftover = Path(place, name)
+            if match["kind"] == "old":
+                _restore_orphan(leftover.with_name(match["name"]))
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+            removed.append(leftover)
+        folders[:] = [name for name in folders if not _OURS.fullmatch(name)]
+    return removed
+
+
+def _restore_orphan(path: Path) -> None:
+    """If `path` is gone and a killed process had set the old one aside, put that back."""
+    if path.exists() or not path.parent.is_dir():
+        return
+    for candidate in path.parent.glob(f".{glob.escape(path.name)}.*.old"):
+        match = _OURS.fullmatch(candidate.name)
+        if match and match["name"] == path.name and not is_alive(int(match["pid"])):
+            os.replace(candidate, path)
+            return
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def ensure_writable(folder: Path) -> None:
@@ -82,6 +169,38 @@ def read_json(path: Path, *, what: str, error: type[MsdError] = RunError) -> Any
         raise error(f"{path} ({what}) does not exist; check the path, or make it first.") from cause
     except (OSError, ValueError) as cause:
         raise error(f"{path} ({what}) cannot be read ({cause}); restore it or make it again.") from cause
+
+
+def check_schema(
+    value: Any, schema: int, *, source: str, what: str, made: str, remedy: str = "make it again", error: type[MsdError]
+) -> dict[str, Any]:
+    """A JSON object read from `source`, once its `schema` is known to be ours: look at nothing else in it before.
+
+    `what` it should be and how it was `made` (a participle) go into the message.
+
+    Raises `error` when it is no object, or was written by an older or newer msd.
+    """
+    found = value.get("schema") if isinstance(value, dict) else None
+    if type(found) is not int:
+        raise error(f"{source} is not {what} (it says no schema); {remedy}.")
+    if found < schema:
+        raise error(f"{source} was {made} by an older msd (schema {found}); {remedy}.")
+    if found > schema:
+        raise error(f"{source} was {made} by a newer msd (schema {found}, this one reads {schema}); update msd.")
+    return value
+
+
+def check_fields(value: Any, fields: Collection[str], *, source: str, remedy: str, error: type[MsdError]) -> dict[str, Any]:
+    """A JSON object with exactly these fields. Raises `error` naming the first that is missing or unknown."""
+    if not isinstance(value, dict):
+        raise error(f"{source} is not a JSON object; {remedy}.")
+    for name in fields:
+        if name not in value:
+            raise error(f"{source} lacks {name!r}; {remedy}.")
+    for name in value:
+        if name not in fields:
+            raise error(f"{source} has an unknown field {name!r}; {remedy}.")
+    return value
 
 
 def sha256_bytes(content: bytes) -> str:

@@ -14,7 +14,8 @@ from msd.cohort.manifest import Manifest, assemble, read_manifest
 from msd.conditions.partition import Partition
 from msd.diffusion.solvers import one_step
 from msd.errors import ConditionError, PartitionError, WeightsError
-from msd.networks.folder import WEIGHTS, load_denoiser, read_facts
+from msd.networks.facts import WEIGHTS, read_facts
+from msd.networks.folder import load_denoiser
 
 
 def test_each_label_is_answered_by_the_student_of_its_part(cohort: Manifest, halves: Partition) -> None:
@@ -45,7 +46,7 @@ def test_generate_as_the_readme_promises(cohort: Manifest) -> None:
 def test_only_the_students_asked_for_are_loaded(cohort: Manifest) -> None:
     loaded = msd.Cohort.load(cohort.folder)
     loaded.generate([1, 3], noise=torch.zeros(2, 1, 8, 8))
-    assert set(loaded._students) == {1}
+    assert loaded.students.resident == (1,)
 
 
 def test_a_student_opens_in_plain_diffusers(cohort: Manifest) -> None:

@@ -1,7 +1,10 @@
 """The partition: total, disjoint, hashed, saved; sampling by the prior; every refusal with its message."""
 
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from msd.conditions.partition import Partition
+from msd.diffusion.draw import Draw, Slice
 from msd.errors import PartitionError
 
 UNEVEN = Partition(parts=((3, 0), (1,), (4, 2)), prior=(0.1, 0.2, 0.3, 0.15, 0.25), method="file")
@@ -93,7 +97,7 @@ def test_whole_is_one_part():
 def test_sample_draws_only_from_the_part_and_by_its_prior(part):
     """No class from outside, and counts that a chi-square test takes for the part's prior."""
     num = 20000
-    drawn = UNEVEN.sample(part, num, torch.Generator().manual_seed(0))
+    drawn = UNEVEN.sample(part, num, Draw(0, "test"))
     assert drawn.shape == (num,)
     assert drawn.dtype == torch.int64
     inside = sorted(UNEVEN.parts[part]) if part is not None else [0, 1, 2, 3, 4]
@@ -103,7 +107,29 @@ def test_sample_draws_only_from_the_part_and_by_its_prior(part):
     expected = expected / expected.sum() * num
     statistic = float(((counts[inside] - expected) ** 2 / expected).sum())
     assert statistic <= stats.chi2.ppf(0.9999, len(inside) - 1) if len(inside) > 1 else statistic == pytest.approx(0)
-    assert torch.equal(drawn, UNEVEN.sample(part, num, torch.Generator().manual_seed(0)))
+    assert torch.equal(drawn, UNEVEN.sample(part, num, Draw(0, "test")))
+
+
+def test_each_process_gets_its_rows_of_the_global_keys():
+    """Two ranks' keys, one after the other, are those of one process."""
+    ranks = [UNEVEN.sample(2, 10, Draw(3, "test", slice=Slice(rank, 2))) for rank in range(2)]
+    assert torch.equal(torch.cat(ranks), UNEVEN.sample(2, 10, Draw(3, "test")))
+
+
+def test_partitions_are_made_saved_and_reported_without_torch(tmp_path):
+    """A plan needs partitions, and must not take seconds."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from msd.conditions.splits import SplitRequest, make_partition\n"
+        "from msd.conditions.partition import Partition\n"
+        "import numpy as np\n"
+        "rows = np.random.default_rng(0).standard_normal((6, 3))\n"
+        "for method in ('contiguous', 'random'):\n"
+        "    partition = make_partition(method, SplitRequest(6, 2), (1 / 6,) * 6)\n"
+        "    partition.save(Path(sys.argv[1])); Partition.load(Path(sys.argv[1])).report(rows)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "p.json")], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -166,7 +192,7 @@ def test_an_edited_file_is_refused(tmp_path, edit):
         Partition.load(path)
 
 
-@pytest.mark.parametrize("key", ["parts", "prior", "method", "hash"])
+@pytest.mark.parametrize("key", ["schema", "num_conditions", "parts", "prior", "method", "hash"])
 def test_a_file_without_a_key_is_not_a_partition(key):
     """Each missing key is refused, naming the source and the key."""
     value = UNEVEN.to_json()
@@ -175,7 +201,22 @@ def test_a_file_without_a_key_is_not_a_partition(key):
         Partition.from_json(value, source="here.json")
 
 
-@pytest.mark.parametrize("value", [[], "text", 3, None, {"parts": 1, "prior": [1.0]}])
+def test_a_file_with_an_unknown_key_is_not_a_partition():
+    """What this version does not understand it does not pass over in silence."""
+    with pytest.raises(PartitionError, match=r"here\.json is not a saved partition as it has an unknown field 'rest'"):
+        Partition.from_json(UNEVEN.to_json() | {"rest": 1}, source="here.json")
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"), [(1, r"made by an older msd \(schema 1\); make it again"), (3, r"a newer msd .* update msd")]
+)
+def test_a_partition_of_another_schema_is_refused_before_anything_else(schema, message):
+    """Also when nothing else in it makes sense."""
+    with pytest.raises(PartitionError, match=rf"here\.json was {message}" if schema == 1 else message):
+        Partition.from_json({"schema": schema, "parts": "another layout"}, source="here.json")
+
+
+@pytest.mark.parametrize("value", [[], "text", 3, None, {"parts": 1, "prior": [1.0]}, UNEVEN.to_json() | {"parts": 1}])
 def test_other_json_is_not_a_partition(value):
     """JSON of another shape is refused rather than crashing."""
     with pytest.raises(PartitionError, match="is not a saved partition"):
@@ -194,7 +235,7 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
 @pytest.mark.parametrize("offset", [0.0, 8.0])
 def test_report_coherence_of_opposite_clusters(offset):
     """Classes at +e and -e about any centre: cosine 1 within a part, -1 across, coherence 2; mixed parts are below 0."""
-    embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]) + offset
+    embeddings = np.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]) + offset
     alike = Partition(parts=((0, 1), (2, 3)), prior=even_prior(4)).report(embeddings)
     assert [row["coherence"] for row in alike["parts"]] == [2.0, 2.0]
     # Mixed: within -1; across 4 pairs of which half are 1 and half -1, mean 0.
@@ -204,7 +245,7 @@ def test_report_coherence_of_opposite_clusters(offset):
 
 def test_report_sizes_priors_and_balance():
     """Sizes and priors are the partition's; balance is the largest part's prior over the smallest's."""
-    report = UNEVEN.report(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
+    report = UNEVEN.report(np.random.default_rng(0).standard_normal((5, 3)))
     assert [row["size"] for row in report["parts"]] == [2, 1, 2]
     assert [row["prior"] for row in report["parts"]] == pytest.approx([0.25, 0.2, 0.55])
     assert report["balance"] == pytest.approx(2.75)
@@ -212,4 +253,4 @@ def test_report_sizes_priors_and_balance():
     assert report["parts"][1]["coherence"] is None  # one class has nobody to be alike to
     assert report["parts"][0]["coherence"] is not None
     assert all(row["coherence"] is None for row in UNEVEN.report(None)["parts"])
-    assert Partition.whole(even_prior(3)).report(torch.eye(3))["parts"][0]["coherence"] is None
+    assert Partition.whole(even_prior(3)).report(np.eye(3))["parts"][0]["coherence"] is None

@@ -1,5 +1,6 @@
 """Ways to divide classes: always total, disjoint and balanced; clusters recovered; the user's file read and checked."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,8 +18,8 @@ def even_prior(num):
 def requests(draw, max_conditions=40):
     num = draw(st.integers(1, max_conditions))
     seed = draw(st.integers(0, 1000))
-    embeddings = torch.randn(num, 3, generator=torch.Generator().manual_seed(seed))
-    return SplitRequest(num, draw(st.integers(1, num)), seed, embeddings)
+    embeddings = np.random.default_rng(seed).standard_normal((num, 3))
+    return SplitRequest(num, draw(st.integers(1, num)), seed, lambda: embeddings)
 
 
 def assert_balanced_cover(method, request):
@@ -59,10 +60,11 @@ def test_balanced_kmeans_is_a_balanced_cover(request):
 @pytest.mark.parametrize("seed", range(4))
 def test_balanced_kmeans_is_a_fixed_point(num, num_parts, seed):
     """No exchange of two classes, and no move from a larger to a smaller part, is nearer to the parts' centres."""
-    embeddings = torch.randn(num, 3, generator=torch.Generator().manual_seed(seed))
-    request = SplitRequest(num, num_parts, seed, embeddings)
+    embeddings = np.random.default_rng(seed).standard_normal((num, 3)).astype(np.float32)
+    request = SplitRequest(num, num_parts, seed, lambda: embeddings)
     partition = make_partition("balanced-kmeans", request, even_prior(request.num_conditions))
-    points = torch.nn.functional.normalize(embeddings.double() - embeddings.double().mean(0), dim=1)
+    rows = torch.from_numpy(embeddings).double()
+    points = torch.nn.functional.normalize(rows - rows.mean(0), dim=1)
     centres = torch.stack([points[list(part)].mean(0) for part in partition.parts])
     cost = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist") ** 2
     for here, first in enumerate(partition.parts):
@@ -84,7 +86,8 @@ def clustered(sizes, seed=0):
     generator = torch.Generator().manual_seed(seed)
     cluster = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     cluster = cluster[torch.randperm(len(cluster), generator=generator)]
-    return 5 * torch.eye(len(sizes))[cluster] + 0.1 * torch.randn(len(cluster), len(sizes), generator=generator), cluster
+    noise = 0.1 * torch.randn(len(cluster), len(sizes), generator=generator)
+    return (5 * torch.eye(len(sizes))[cluster] + noise).numpy(), cluster
 
 
 @pytest.mark.parametrize("sizes", [(5, 5, 5), (4, 4, 3), (3, 3, 3, 3), (2, 1, 1)])
@@ -92,7 +95,7 @@ def clustered(sizes, seed=0):
 def test_balanced_kmeans_recovers_clusters(sizes, seed):
     """Well-separated clusters of near-equal size are the parts, and such parts report coherence well above 0."""
     embeddings, cluster = clustered(sizes, seed)
-    request = SplitRequest(len(cluster), len(sizes), seed, embeddings)
+    request = SplitRequest(len(cluster), len(sizes), seed, lambda: embeddings)
     partition = make_partition("balanced-kmeans", request, even_prior(len(cluster)))
     assert all(len({int(cluster[condition]) for condition in part}) == 1 for part in partition.parts)
     coherence = [row["coherence"] for row in partition.report(embeddings)["parts"] if row["size"] > 1]
@@ -103,7 +106,7 @@ def test_balanced_kmeans_recovers_clusters(sizes, seed):
 def test_balanced_kmeans_balances_uneven_clusters(sizes, balanced):
     """Clusters larger than a part give up classes, and no more than needed: the small clusters stay together."""
     embeddings, cluster = clustered(sizes)
-    request = SplitRequest(len(cluster), len(sizes), 0, embeddings)
+    request = SplitRequest(len(cluster), len(sizes), 0, lambda: embeddings)
     partition = make_partition("balanced-kmeans", request, even_prior(len(cluster)))
     assert sorted(len(part) for part in partition.parts) == balanced
     members = [[int(cluster[condition]) for condition in part] for part in partition.parts]
@@ -115,7 +118,7 @@ def test_balanced_kmeans_ignores_what_all_classes_share():
     cluster = torch.tensor([0, 1, 1, 0, 1, 0])
     noise = 0.02 * torch.randn(6, generator=torch.Generator().manual_seed(0))
     embeddings = torch.stack([100.0 + cluster, noise], dim=1)
-    partition = make_partition("balanced-kmeans", SplitRequest(6, 2, 0, embeddings), even_prior(6))
+    partition = make_partition("balanced-kmeans", SplitRequest(6, 2, 0, embeddings.numpy), even_prior(6))
     assert sorted(partition.parts) == [(0, 3, 5), (1, 2, 4)]
 
 
@@ -124,7 +127,7 @@ def test_balanced_kmeans_is_more_coherent_than_random():
     embeddings, _ = clustered((5, 5, 5))
 
     def coherence(method, seed):
-        report = make_partition(method, SplitRequest(15, 3, seed, embeddings), even_prior(15)).report(embeddings)
+        report = make_partition(method, SplitRequest(15, 3, seed, lambda: embeddings), even_prior(15)).report(embeddings)
         return sum(row["coherence"] for row in report["parts"])
 
     assert coherence("balanced-kmeans", 0) > max(coherence("random", seed) for seed in range(10))
@@ -134,6 +137,16 @@ def test_balanced_kmeans_needs_embeddings():
     """Without embeddings the message offers the methods that work."""
     with pytest.raises(PartitionError, match=r"needs class embeddings .* use contiguous or file"):
         make_partition("balanced-kmeans", SplitRequest(4, 2), even_prior(4))
+
+
+@pytest.mark.parametrize("method", ["contiguous", "random"])
+def test_splits_by_number_never_ask_for_embeddings(method):
+    """A teacher without class embeddings, or whose weights are slow to read, can still be divided."""
+
+    def refuse():
+        raise AssertionError("asked for embeddings")
+
+    make_partition(method, SplitRequest(6, 2, embeddings=refuse), even_prior(6))
 
 
 def test_unknown_split_lists_the_known():
@@ -147,7 +160,7 @@ def test_unknown_split_lists_the_known():
 def test_impossible_number_of_parts(method, num_parts):
     """More parts than classes, or none, is refused with the valid range."""
     with pytest.raises(PartitionError, match=rf"4 classes cannot be split into {num_parts} parts; .*between 1 and 4"):
-        make_partition(method, SplitRequest(4, num_parts, 0, torch.eye(4)), even_prior(4))
+        make_partition(method, SplitRequest(4, num_parts, 0, lambda: np.eye(4)), even_prior(4))
 
 
 def split_by_file(folder, text, num_conditions=6):

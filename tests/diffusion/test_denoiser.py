@@ -1,4 +1,4 @@
-"""The denoiser contract: EDM, VP and flow networks turned into one and the same E[x0 | x], guidance, pixel scaling."""
+"""The denoiser contract: EDM, VP and flow networks turned into one and the same E[x0 | x]; guidance; copies."""
 
 import math
 
@@ -15,8 +15,8 @@ from msd.diffusion.denoiser import (
     DenoiserSpec,
     EDMParameterisation,
     FlowParameterisation,
-    PixelScaling,
     VPParameterisation,
+    condition_to,
     guided,
 )
 from msd.objectives.denoising import edm_weight
@@ -208,16 +208,51 @@ def test_guidance_is_linear_in_its_scale(scale):
     torch.testing.assert_close(result, x * (1 + scale * condition[:, None]), rtol=1e-4, atol=1e-5)
 
 
-@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=8), st.floats(-1, 1), st.floats(0.1, 4))
-@settings(deadline=None)
-def test_pixel_scaling_round_trip(pixels, shift, scale):
-    """Decoding what was encoded gives the pixels back, and the shift is the model space's zero."""
-    scaling, original = PixelScaling(shift, scale), torch.tensor(pixels)
-    torch.testing.assert_close(scaling.decode(scaling.encode(original)), original, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(scaling.encode(torch.tensor([shift, shift + scale])), torch.tensor([0.0, 1.0]))
+class Fourier(nn.Module):
+    """A network with random features that its architecture keeps fixed."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Parameter(torch.randn(3), requires_grad=False)
+        self.layer = nn.Linear(2, 2)
 
 
-def test_decoding_clamps_to_the_pixel_range():
-    """Samples beyond the pixels' range come out at its ends."""
-    decoded = PixelScaling(shift=-0.5, scale=2.0).decode(torch.tensor([-5.0, 0.0, 0.5, 5.0]))
-    assert decoded.tolist() == [-1.0, -0.5, 0.5, 1.0]
+def test_a_copy_trains_what_the_architecture_trains():
+    """Of a frozen denoiser, and of a copy of a copy: the layer is to be trained, the features never."""
+    original = Denoiser(Fourier(), DenoiserSpec((2,), 1)).train().requires_grad_(False)
+    for copied in (original.copy(), original.copy().requires_grad_(True).copy()):
+        assert {name for name, value in copied.named_parameters() if value.requires_grad} == {
+            "network.layer.weight",
+            "network.layer.bias",
+        }
+        assert not copied.training
+    assert not any(value.requires_grad for value in original.parameters())
+    assert original.training
+
+
+def test_a_copy_shares_nothing():
+    """Training the copy leaves the original as it was."""
+    original = Denoiser(nn.Linear(2, 2), DenoiserSpec((2,), 1))
+    before = original.network.weight.clone()
+    with torch.no_grad():
+        original.copy().network.weight.add_(1)
+    assert torch.equal(original.network.weight, before)
+
+
+def test_a_spec_knows_the_pixels_shape_by_its_codec():
+    """Noise need not have the image's shape."""
+
+    class Half:
+        def pixel_shape(self, noise_shape):
+            return (3, *(2 * size for size in noise_shape[1:]))
+
+    assert DenoiserSpec((4, 8, 8), 1).pixel_shape == (4, 8, 8)
+    assert DenoiserSpec((4, 8, 8), 1, codec=Half()).pixel_shape == (3, 16, 16)
+
+
+def test_conditions_move_as_what_they_are():
+    """A tensor stays a tensor, a mapping a mapping."""
+    assert torch.equal(condition_to(torch.arange(3), torch.device("cpu")), torch.arange(3))
+    moved = condition_to({"text": torch.ones(2, 3)}, torch.device("meta"))
+    assert isinstance(moved, dict)
+    assert moved["text"].is_meta

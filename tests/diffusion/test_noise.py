@@ -8,13 +8,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from msd.diffusion.draw import Draw, Slice
 from msd.diffusion.noise import KarrasLaw, LogNormalLaw, karras_sigmas
 
 NUM = 20000
 
 
 def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+    return Draw(seed, "test")
 
 
 @given(st.integers(2, 64), st.floats(1e-3, 10), st.floats(1e-3, 200), st.floats(1, 10))
@@ -70,12 +71,19 @@ def test_default_laws_are_the_papers():
 
 
 @pytest.mark.parametrize("law", [LogNormalLaw(), KarrasLaw()])
-def test_laws_are_reproducible_from_the_generator(law):
-    """The same seed gives the same float32 draws; another seed, or going on with the generator, gives others."""
-    generator = seeded(3)
-    first = law.sample(8, generator)
+def test_laws_are_reproducible_from_the_draw(law):
+    """The same draw gives the same float32 levels; another seed, or going on within the step, gives others."""
+    draw = seeded(3)
+    first = law.sample(8, draw)
     assert first.dtype == torch.float32
     assert first.shape == (8,)
     assert torch.equal(first, law.sample(8, seeded(3)))
-    assert not torch.equal(first, law.sample(8, generator))
+    assert not torch.equal(first, law.sample(8, draw))
     assert not torch.equal(first, law.sample(8, seeded(4)))
+
+
+@pytest.mark.parametrize("law", [LogNormalLaw(), KarrasLaw()])
+def test_each_process_gets_its_rows_of_the_global_levels(law):
+    """Two ranks' levels, one after the other, are those of one process."""
+    ranks = [law.sample(8, Draw(3, "test", slice=Slice(rank, 2))) for rank in range(2)]
+    assert torch.equal(torch.cat(ranks), law.sample(8, seeded(3)))

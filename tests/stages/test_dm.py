@@ -112,7 +112,7 @@ def test_a_real_distillation_reaches_a_pinned_distance(tmp_path: Path) -> None:
 
     @torch.inference_mode()
     def generate(noise: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return student.spec.scaling.decode(one_step(student, noise, labels, 2.5))
+        return student.spec.codec.decode(one_step(student, noise, labels, 2.5))
 
     row = bench.row(Sampler("student", generate, 1, 0))
     assert row["per_part"][0] < 25  # the teacher's own one Euler step scores above 400

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msd.conditions.partition import Partition
-from msd.errors import WeightsError
-from msd.files import read_json, replacing_folder, write_json
-from msd.networks.folder import read_facts
+from msd.errors import MsdError, WeightsError
+from msd.files import check_fields, check_schema, read_json, replacing_folder, write_json
+from msd.networks.facts import FACTS, FILES, config_sha256, identity, read_facts, verified_facts
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "cohort.json"
+FIELDS = ("schema", "name", "noise_shape", "pixel_shape", "partition", "teacher", "students", "recipe")
+STUDENT_FIELDS = ("part", "folder", "conditions", "hash", "task")
+REMEDY = "make it again with `msd distill`"
 
 
 @dataclass(frozen=True)
@@ -27,68 +32,70 @@ class Manifest:
     facts: dict[str, Any]
 
     @property
-    def sample_shape(self) -> tuple[int, ...]:
-        return tuple(self.facts["sample_shape"])
+    def noise_shape(self) -> tuple[int, ...]:
+        return tuple(self.facts["noise_shape"])
+
+    @property
+    def pixel_shape(self) -> tuple[int, ...]:
+        return tuple(self.facts["pixel_shape"])
 
     def student(self, part: int) -> Path:
-        return self.folder / "students" / str(part)
+        return self.folder / _student_folder(part)
 
 
 def assemble(folder: Path, name: str, partition: Partition, students: Sequence[Path], *, recipe: dict[str, Any]) -> Manifest:
-    """Copy finished students (in order of their parts) into a new cohort folder, all or nothing. Raises WeightsError."""
-    entries = []
+    """Copy finished students (in order of their parts) into a new cohort folder, all or nothing.
+
+    Every student is verified, byte for byte, before an old cohort is touched; where that already consists of the same
+    students, nothing is written. Raises WeightsError naming the student that is damaged, of another part or the odd one.
+    """
+    facts = [_trained_for(partition, part, source, verified_facts(source)) for part, source in enumerate(students)]
+    if len(students) != partition.num_parts:
+        raise WeightsError(f"{len(students)} students do not make a cohort of {partition.num_parts} parts; give one a part.")
+    value = _describe(name, partition, students, facts, recipe)
+    if _is_already(folder, value):
+        return read_manifest(folder)
     with replacing_folder(folder) as temporary:
         for part, source in enumerate(students):
-            facts = _check_student(source, partition, part)
-            shutil.copytree(source, temporary / "students" / str(part))
-            entries.append(
-                {
-                    "part": part,
-                    "folder": f"students/{part}",
-                    "conditions": list(partition.parts[part]),
-                    "weights_sha256": facts["weights_sha256"],
-                    "lineage": facts["lineage"],
-                    "stages": facts["stages"],
-                }
-            )
-            teacher, sample_shape = facts["teacher"], facts["spec"]["sample_shape"]
-        write_json(
-            temporary / MANIFEST,
-            {
-                "schema": SCHEMA,
-                "name": name,
-                "sample_shape": sample_shape,
-                "partition": partition.to_json(),
-                "teacher": teacher,
-                "students": entries,
-                "recipe": recipe,
-            },
-        )
+            target = temporary / _student_folder(part)
+            target.mkdir(parents=True)
+            for file in FILES:
+                shutil.copy2(source / file, target / file)
+        write_json(temporary / MANIFEST, value)
     return read_manifest(folder)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check a cohort's manifest and its students' descriptions. Raises WeightsError or PartitionError."""
-    value = read_json(folder / MANIFEST, what="a cohort's manifest", error=WeightsError)
-    try:
-        schema, students, name = value["schema"], value["students"], value["name"]
-        partition = Partition.from_json(value["partition"], source=str(folder / MANIFEST))
-    except (KeyError, TypeError) as error:
-        raise WeightsError(f"{folder / MANIFEST} lacks {error}; assemble the cohort again with `msd distill`.") from error
-    if schema != SCHEMA:
-        raise WeightsError(f"{folder} has schema {schema}, this version of msd reads {SCHEMA}; update msd.")
-    if len(students) != partition.num_parts:
-        raise WeightsError(
-            f"{folder} has {len(students)} students for {partition.num_parts} parts; assemble it again with `msd distill`."
-        )
-    manifest = Manifest(folder, name, partition, value)
-    for part in range(partition.num_parts):
-        _check_student(manifest.student(part), partition, part)
+    """Read and check a cohort's manifest and its students' descriptions. Raises WeightsError or PartitionError.
+
+    Weights are checked against their checksums when a student is loaded.
+    """
+    path = folder / MANIFEST
+    what = "a cohort's manifest"
+    value = read_json(path, what=what, error=WeightsError)
+    check_schema(value, SCHEMA, source=str(path), what=what, made="made", remedy=REMEDY, error=WeightsError)
+    check_fields(value, FIELDS, source=str(path), remedy=REMEDY, error=WeightsError)
+    partition = Partition.from_json(value["partition"], source=str(path))
+    students = value["students"]
+    if not isinstance(students, list) or len(students) != partition.num_parts:
+        num = len(students) if isinstance(students, list) else 0
+        raise WeightsError(f"{folder} has {num} students for {partition.num_parts} parts; {REMEDY}.")
+    manifest = Manifest(folder, str(value["name"]), partition, value)
+    for part, entry in enumerate(students):
+        check_fields(entry, STUDENT_FIELDS, source=f"student {part} in {path}", remedy=REMEDY, error=WeightsError)
+        student = manifest.student(part)
+        facts = _trained_for(partition, part, student, read_facts(student))
+        if identity(facts | {"config_sha256": config_sha256(student)}) != entry["hash"]:
+            raise WeightsError(f"{student} is not the student that {MANIFEST} lists; {REMEDY}.")
     return manifest
 
 
-def _check_student(folder: Path, partition: Partition, part: int) -> dict[str, Any]:
-    facts = read_facts(folder)
+def _student_folder(part: int) -> str:
+    return f"students/{part}"
+
+
+def _trained_for(partition: Partition, part: int, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of the student in `folder`, once they say that it was trained for this part of this partition."""
     if facts.get("partition_hash") != partition.hash or facts.get("part") != part:
         theirs = str(facts.get("partition_hash"))[:12]
         raise WeightsError(
@@ -96,3 +103,70 @@ def _check_student(folder: Path, partition: Partition, part: int) -> dict[str, A
             f"part {part} of {partition.hash[:12]}; students and router must come from one run of `msd distill`."
         )
     return facts
+
+
+def _describe(
+    name: str, partition: Partition, students: Sequence[Path], facts: Sequence[dict[str, Any]], recipe: dict[str, Any]
+) -> dict[str, Any]:
+    """The content of `cohort.json`. Raises WeightsError when students differ in their teacher or in what they make."""
+    from msd.networks.folder import spec_from_json  # brings torch, which reading a manifest does without
+
+    both = list(zip(students, facts, strict=True))
+    specs = [spec_from_json(entry["spec"], source=str(source / FACTS)) for source, entry in both]
+    teachers = [_teacher_of(source, entry) for source, entry in both]
+    for source, spec in zip(students, specs, strict=True):
+        if spec.sigma_init is None:
+            raise WeightsError(f"{source} is not a one-step student: its {FACTS} has no sigma_init.")
+    _agree(students, "was distilled from teacher {}", [str(teacher["hash"])[:12] for teacher in teachers])
+    _agree(students, "takes noise of shape {}", [spec.noise_shape for spec in specs])
+    _agree(students, "makes pixels of shape {}", [spec.pixel_shape for spec in specs])
+    value = {
+        "schema": SCHEMA,
+        "name": name,
+        "noise_shape": specs[0].noise_shape,
+        "pixel_shape": specs[0].pixel_shape,
+        "partition": partition.to_json(),
+        "teacher": teachers[0],
+        "students": [
+            {
+                "part": part,
+                "folder": _student_folder(part),
+                "conditions": partition.parts[part],
+                "hash": identity(entry),
+                "task": entry.get("task"),
+            }
+            for part, entry in enumerate(facts)
+        ],
+        "recipe": recipe,
+    }
+    return json.loads(json.dumps(value))  # as it will be read back: lists for tuples
+
+
+def _teacher_of(source: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    teacher = facts.get("teacher")
+    if not isinstance(teacher, dict) or "hash" not in teacher:
+        raise WeightsError(f"{source / FACTS} does not say by which teacher it was distilled; {REMEDY}.")
+    return teacher
+
+
+def _agree(students: Sequence[Path], sentence: str, values: Sequence[Any]) -> None:
+    """Raises WeightsError naming the first student whose value is not the most common one."""
+    usual = Counter(values).most_common(1)[0][0]
+    for source, value in zip(students, values, strict=True):
+        if value != usual:
+            raise WeightsError(
+                f"{source} {sentence.format(value)}, the others {usual}; a cohort has one of each, so {REMEDY}."
+            )
+
+
+def _is_already(folder: Path, value: dict[str, Any]) -> bool:
+    """Whether `folder` is this very cohort, undamaged."""
+    try:
+        manifest = read_manifest(folder)
+        if manifest.facts != value:
+            return False
+        for part in range(manifest.partition.num_parts):
+            verified_facts(manifest.student(part))
+    except MsdError:  # none yet, or one to be replaced
+        return False
+    return True

@@ -14,7 +14,8 @@ from msd.errors import RunError
 from msd.fleet.jobs import Job, job_seed, read_status
 from msd.fleet.local import is_done, num_fitting, run_jobs
 from msd.run import Run
-from msd.teachers.folder import Teacher, teacher_folder
+from msd.teachers.facts import teacher_folder
+from msd.teachers.folder import Teacher
 
 
 def make_job(run: Run, name: str, partition: Partition, part: int, num_updates: int) -> Job:

@@ -28,7 +28,8 @@ from msd.files import read_json, write_json
 from msd.fleet.jobs import Job, read_status
 from msd.recipe import Recipe, revised
 from msd.run import Run
-from msd.teachers.folder import load_teacher, teacher_folder
+from msd.teachers.facts import teacher_folder
+from msd.teachers.folder import load_teacher
 from msd.training.engine import Engine
 from msd.training.records import read_records
 
@@ -61,7 +62,7 @@ def measure_rows(bench: Bench, samplers: Sequence[Sampler], output: Output) -> d
     with output.progress("timing", len(samplers)) as advance:
         for sampler in samplers:
             rows[sampler.name]["latency_ms"] = measure_latency(
-                sampler, images.sample_shape, images.num_conditions, settings.latency_batches, settings.latency_repeats
+                sampler, images.pixel_shape, images.num_conditions, settings.latency_batches, settings.latency_repeats
             )
             advance(1)
     return rows
@@ -151,7 +152,7 @@ def grids(run: Run) -> dict[str, Tensor]:
     cohort = Cohort.load(run.cohort)
     num = cohort.partition.num_conditions
     labels = torch.arange(num).repeat_interleave(NUM_GRID_COLUMNS)
-    noise = torch.randn(len(labels), *cohort.sample_shape, generator=torch.Generator().manual_seed(7))
+    noise = torch.randn(len(labels), *cohort.noise_shape, generator=torch.Generator().manual_seed(7))
     result = {sampler.name: sampler.generate(noise, labels) for sampler in teacher_samplers(run.recipe)}
     for name in run.recipe.baselines:
         if (run.baseline(name) / "cohort.json").exists():

@@ -12,7 +12,6 @@ from msd.data.pairs import PairsPlan, PairsReport, make_pairs
 from msd.diffusion.solvers import Solver
 from msd.errors import DataError
 from msd.files import write_json
-from msd.networks.build import unet_of
 from msd.run import Run
 from msd.teachers.folder import Teacher, load_teacher
 from msd.training.engine import Engine
@@ -25,8 +24,7 @@ def open_teacher(run: Run) -> Teacher:
 
 def class_prior(teacher: Teacher) -> tuple[float, ...]:
     """How often each class occurred in the teacher's training set, as recorded with it; uniform if it was not."""
-    num = teacher.denoiser.spec.num_conditions
-    return tuple(teacher.facts.get("prior") or [1 / num] * num)
+    return teacher.facts.prior
 
 
 def ensure_partition(run: Run, teacher: Teacher) -> Partition:
@@ -34,22 +32,21 @@ def ensure_partition(run: Run, teacher: Teacher) -> Partition:
     if run.partition.exists():
         return Partition.load(run.partition)
     settings = run.recipe.partition
-    embeddings = unet_of(teacher.denoiser).condition_embeddings().cpu()
     request = SplitRequest(
         num_conditions=teacher.denoiser.spec.num_conditions,
         num_parts=settings.num_parts,
         seed=run.recipe.seed if settings.seed is None else settings.seed,
-        embeddings=embeddings,
+        embeddings=teacher.facts.embeddings,
         file=Path(settings.file) if settings.file else None,
     )
     partition = make_partition(settings.method, request, class_prior(teacher))
     partition.save(run.partition)
-    write_json(run.partition_report, partition.report(embeddings))
+    write_json(run.partition_report, partition.report(teacher.facts.embeddings()))
     return partition
 
 
 def partition_report(run: Run, teacher: Teacher) -> dict[str, Any]:
-    return ensure_partition(run, teacher).report(unet_of(teacher.denoiser).condition_embeddings().cpu())
+    return ensure_partition(run, teacher).report(teacher.facts.embeddings())
 
 
 def ensure_pairs(run: Run, teacher: Teacher, output: Output) -> PairsReport:

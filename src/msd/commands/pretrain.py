@@ -13,7 +13,8 @@ from msd.evaluation.bench import Bench
 from msd.evaluation.features import load_features, save_features, train_features
 from msd.evaluation.samplers import teacher_sampler
 from msd.files import replacing_folder
-from msd.networks.folder import load_denoiser, read_facts, save_denoiser
+from msd.networks.facts import read_facts
+from msd.networks.folder import load_denoiser, save_denoiser
 from msd.run import Run
 from msd.stages.pretrain import Pretraining
 from msd.training.checkpoint import Checkpoints

@@ -1,4 +1,7 @@
-"""`Partition`: which student owns which condition. Data, not code: saved, hashed, and checked wherever students meet."""
+"""`Partition`: which student owns which condition. Data, not code: saved, hashed, and checked wherever students meet.
+
+torch is imported where keys are tensors only: to make, read and compare partitions must cost nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from msd.errors import PartitionError
-from msd.files import read_json, sha256_json, write_json
+from msd.files import check_fields, check_schema, read_json, sha256_json, write_json
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from msd.diffusion.draw import Draw
+
+SCHEMA = 2
+FIELDS = ("schema", "method", "num_conditions", "parts", "prior", "hash")
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A total, disjoint division of `num_conditions` class labels into parts, with each class's prior.
+    """A total, disjoint division of `num_conditions` keys (class labels) into parts, with each class's prior.
 
     `parts[k]` are the classes of part k; `prior[c]` is how often class c occurs (sums to 1). Raises PartitionError when a
     part is empty, a class is in no part or in two, or the prior is not a distribution.
@@ -81,32 +88,46 @@ class Partition:
 
     @cached_property
     def _owner(self) -> Tensor:
+        import torch
+
         owner = torch.empty(self.num_conditions, dtype=torch.long)
         for index, part in enumerate(self.parts):
             owner[list(part)] = index
         return owner
 
-    def assign(self, conditions: Tensor | Sequence[int]) -> Tensor:
-        """The part of each class label, `[N]` int64. Raises PartitionError for a label outside the partition."""
-        labels = torch.as_tensor(conditions, dtype=torch.long).cpu()
-        outside = labels[(labels < 0) | (labels >= self.num_conditions)]
+    def assign(self, keys: Tensor | Sequence[int]) -> Tensor:
+        """The part of each key, `[N]` int64 on the CPU. Raises PartitionError for a key outside the partition."""
+        import torch
+
+        keys = torch.as_tensor(keys, dtype=torch.long).cpu()
+        outside = keys[(keys < 0) | (keys >= self.num_conditions)]
         if len(outside):
             raise PartitionError(
                 f"class {int(outside[0])} is outside the partition; classes are 0 to {self.num_conditions - 1}."
             )
-        return self._owner[labels]
+        return self._owner[keys]
+
+    @cached_property
+    def _weights(self) -> dict[int | None, Tensor]:
+        return {}
 
     def weights(self, part: int | None = None) -> Tensor:
-        """Probability of each class within `part` (None: under the global prior), `[num_conditions]`, sums to 1."""
-        prior = torch.tensor(self.prior)
-        if part is not None:
-            prior = torch.where(self._owner == part, prior, torch.zeros_like(prior))
-        return prior / prior.sum()
+        """Probability of each key within `part` (None: under the global prior), `[num_conditions]` float32, sums to 1.
 
-    def sample(self, part: int | None, num: int, generator: torch.Generator) -> Tensor:
-        """`num` class labels drawn from `part` by its prior (None: from the global prior), `[num]` int64."""
-        weights = self.weights(part).to(generator.device)
-        return torch.multinomial(weights, num, replacement=True, generator=generator)
+        On the CPU and kept: not to be changed in place.
+        """
+        if part not in self._weights:
+            import torch
+
+            prior = torch.tensor(self.prior)
+            if part is not None:
+                prior = torch.where(self._owner == part, prior, torch.zeros_like(prior))
+            self._weights[part] = prior / prior.sum()
+        return self._weights[part]
+
+    def sample(self, part: int | None, num: int, draw: Draw) -> Tensor:
+        """This process's rows of `num` keys drawn from `part` by its prior (None: from the global prior), int64."""
+        return draw.choice(self.weights(part), num)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -121,18 +142,20 @@ class Partition:
     @classmethod
     def from_json(cls, value: Any, *, source: str) -> Partition:
         """Rebuild and check against the stored hash. Raises PartitionError naming `source`."""
+        what, remedy = "a saved partition", "make it again with `msd partition`"
+        check_schema(value, SCHEMA, source=source, what=what, made="made", remedy=remedy, error=PartitionError)
+        check_fields(value, FIELDS, source=f"{source} is not {what} as it", remedy=remedy, error=PartitionError)
         try:
             partition = cls(
                 parts=tuple(tuple(int(condition) for condition in part) for part in value["parts"]),
                 prior=tuple(float(weight) for weight in value["prior"]),
                 method=str(value["method"]),
             )
-            recorded = value["hash"]
         except PartitionError as error:
             raise PartitionError(f"{source}: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise PartitionError(f"{source} is not a saved partition ({error!r}); make it with `msd partition`.") from error
-        if recorded != partition.hash:
+        except (TypeError, ValueError) as error:
+            raise PartitionError(f"{source} is not {what} ({error!r}); {remedy}.") from error
+        if value["hash"] != partition.hash or value["num_conditions"] != partition.num_conditions:
             raise PartitionError(f"{source} was edited: its hash no longer fits; make it again with `msd partition`.")
         return partition
 
@@ -144,25 +167,23 @@ class Partition:
         value = read_json(path, what="a partition", error=PartitionError)
         return cls.from_json(value, source=str(path))
 
-    def report(self, embeddings: Tensor | None) -> dict[str, Any]:
+    def report(self, embeddings: NDArray[Any] | None) -> dict[str, Any]:
         """Sizes, priors, balance and coherence, for people and for JSON.
 
         Coherence of a part is the mean cosine similarity of its classes' centred `embeddings` `[num_conditions, D]` to each
         other minus that to the classes of other parts: above 0, a part's conditions are more alike than across parts. It
         is None without embeddings, for one-class parts and for a single part.
         """
-        similarity = None
-        if embeddings is not None:
-            centred = torch.nn.functional.normalize(embeddings.float() - embeddings.float().mean(0), dim=1)
-            similarity = centred @ centred.T
+        similarity = None if embeddings is None else _cosines(embeddings)
         rows = []
         for index, part in enumerate(self.parts):
             coherence = None
             if similarity is not None and len(part) > 1 and self.num_parts > 1:
-                inside = self._owner == index
+                inside = list(part)
+                outside = [condition for condition in range(self.num_conditions) if condition not in set(part)]
                 block = similarity[inside][:, inside]
-                within = (block.sum() - block.diagonal().sum()) / (len(part) * (len(part) - 1))
-                coherence = round(float(within - similarity[inside][:, ~inside].mean()), 4)
+                within = (block.sum() - block.trace()) / (len(part) * (len(part) - 1))
+                coherence = round(float(within - similarity[inside][:, outside].mean()), 4)
             rows.append(
                 {
                     "part": index,
@@ -180,3 +201,12 @@ class Partition:
             "balance": round(max(self.part_prior) / min(self.part_prior), 4),
             "parts": rows,
         }
+
+
+def _cosines(embeddings: NDArray[Any]) -> NDArray[Any]:
+    """Cosine similarity `[C, C]` of each two rows of `embeddings` `[C, D]`, measured from their common mean."""
+    import numpy as np
+
+    centred = embeddings.astype(np.float64) - embeddings.mean(0, dtype=np.float64)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-12)
+    return unit @ unit.T

@@ -5,38 +5,48 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from msd.conditions.partition import Partition
 from msd.errors import PartitionError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 Parts = list[list[int]]
+
+
+def no_embeddings() -> None:
+    """For conditions that nothing is known of beyond their keys."""
 
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """What a split may look at: the number of classes and parts, a seed, class embeddings, the user's file."""
+    """What a split may look at: the number of classes and parts, a seed, class embeddings, the user's file.
+
+    Embeddings are read when asked for, since most splits never ask and not every teacher has them.
+    """
 
     num_conditions: int
     num_parts: int
     seed: int = 0
-    embeddings: Tensor | None = None
-    """`[num_conditions, D]`, one row a class; needed by balanced-kmeans."""
+    embeddings: Callable[[], NDArray[Any] | None] = no_embeddings
+    """Gives `[num_conditions, D]`, one row a class, or None; needed by balanced-kmeans."""
     file: Path | None = None
 
 
 def contiguous(request: SplitRequest) -> Parts:
     """Consecutive blocks of class labels, sizes differing by at most one (the paper's choice for ImageNet)."""
-    blocks = np.array_split(np.arange(request.num_conditions), request.num_parts)
-    return [block.tolist() for block in blocks]
+    import numpy as np
+
+    return [block.tolist() for block in np.array_split(np.arange(request.num_conditions), request.num_parts)]
 
 
 def random(request: SplitRequest) -> Parts:
     """A seeded shuffle cut into blocks: the control that shows what similarity within a part is worth."""
-    order = torch.randperm(request.num_conditions, generator=torch.Generator().manual_seed(request.seed)).numpy()
+    import numpy as np
+
+    order = np.random.default_rng(request.seed).permutation(request.num_conditions)
     return [sorted(block.tolist()) for block in np.array_split(order, request.num_parts)]
 
 
@@ -45,12 +55,14 @@ def balanced_kmeans(request: SplitRequest) -> Parts:
 
     Sizes differ by at most one. Alternates scipy's optimal assignment with recomputed centres until nothing moves.
     """
+    import numpy as np
     from scipy.optimize import linear_sum_assignment
     from sklearn.cluster import KMeans
 
-    if request.embeddings is None:
+    embeddings = request.embeddings()
+    if embeddings is None:
         raise PartitionError("balanced-kmeans needs class embeddings and this teacher has none; use contiguous or file.")
-    points = request.embeddings.double().cpu().numpy()
+    points = embeddings.astype(np.float64)
     points = points - points.mean(0)
     points /= np.linalg.norm(points, axis=1, keepdims=True).clip(1e-12)
     centres = KMeans(request.num_parts, random_state=request.seed).fit(points).cluster_centers_

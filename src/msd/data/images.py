@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from msd.diffusion.denoiser import PixelScaling
+from msd.diffusion.codec import AffineCodec
 from msd.errors import DataError
 from msd.files import sha256_bytes
 
@@ -24,7 +24,7 @@ class ImageSet:
     licence: str
 
     @property
-    def sample_shape(self) -> tuple[int, ...]:
+    def pixel_shape(self) -> tuple[int, ...]:
         return tuple(self.pixels.shape[1:])
 
     @cached_property
@@ -38,10 +38,10 @@ class ImageSet:
         """Identity of the reference set, stored beside every number measured against it."""
         return sha256_bytes(self.pixels.numpy().tobytes() + self.labels.numpy().tobytes())
 
-    def scaling(self, sigma_data: float) -> PixelScaling:
+    def codec(self, sigma_data: float) -> AffineCodec:
         """The map after which all pixels together have mean 0 and standard deviation sigma_data."""
         deviation = float(self.pixels.double().std())
-        return PixelScaling(shift=float(self.pixels.double().mean()), scale=deviation / sigma_data)
+        return AffineCodec(shift=float(self.pixels.double().mean()), scale=deviation / sigma_data)
 
 
 def load_digits() -> ImageSet:

@@ -130,7 +130,7 @@ def _make_shard(teacher: Teacher, path: Path, plan: PairsPlan, shard: int) -> No
     generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + shard)
     num = plan.size_of(shard)
     conditions = torch.multinomial(torch.tensor(plan.prior), num, replacement=True, generator=generator)
-    noise = torch.randn(num, *teacher.denoiser.spec.sample_shape, generator=generator)
+    noise = torch.randn(num, *teacher.denoiser.spec.noise_shape, generator=generator)
     device = next(teacher.denoiser.parameters()).device
     with torch.inference_mode():
         samples = plan.solver(teacher.denoiser, noise.to(device), conditions.to(device)).cpu()

@@ -10,18 +10,30 @@ so EDM, variance-preserving and flow networks differ by four scalars per noise l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-Condition = Tensor
-"""Class labels `[N]` int64. Rooms below `conditions` pass it on without looking inside."""
+from msd.diffusion.codec import AffineCodec, Codec, Shape
 
-Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
-"""`(x [N, ...], sigma [N], condition) -> x0 [N, ...]` float32. Teacher, critic and student are all of this type."""
+Condition = Tensor | Mapping[str, Tensor]
+"""What the network is given, one row a sample: class labels `[N]` int64, or named tensors. Rooms in between pass it on
+without looking inside; where it comes from is `conditions.table`."""
+
+Denoise = Callable[[Tensor, Tensor, Any], Tensor]
+"""`(x [N, ...], sigma [N], condition) -> x0 [N, ...]` float32. Teacher, critic and student are all of this type; which kind
+of `Condition` it takes is its own."""
+
+
+def condition_to(condition: Condition, device: torch.device) -> Condition:
+    """The same condition on `device`."""
+    if isinstance(condition, Tensor):
+        return condition.to(device)
+    return {name: value.to(device) for name, value in condition.items()}
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
@@ -110,28 +122,14 @@ PARAMETERISATIONS: dict[str, type] = {"edm": EDMParameterisation, "vp": VPParame
 
 
 @dataclass(frozen=True)
-class PixelScaling:
-    """Affine map between pixels in [-1, 1] and the model's space, where the data has mean 0 and deviation sigma_data."""
-
-    shift: float = 0.0
-    scale: float = 1.0
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        return (pixels - self.shift) / self.scale
-
-    def decode(self, samples: Tensor) -> Tensor:
-        """Model space to pixels, clamped to [-1, 1]."""
-        return (samples * self.scale + self.shift).clamp(-1, 1)
-
-
-@dataclass(frozen=True)
 class DenoiserSpec:
     """Everything beyond the network's weights that is needed to use a denoiser rightly; saved beside the weights."""
 
-    sample_shape: tuple[int, ...]
+    noise_shape: Shape
+    """Of one sample in the model's space; the shape of its pixels is the codec's to say."""
     num_conditions: int
     parameterisation: Parameterisation = field(default_factory=EDMParameterisation)
-    scaling: PixelScaling = field(default_factory=PixelScaling)
+    codec: Codec = field(default_factory=AffineCodec)
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     sigma_init: float | None = None
@@ -141,24 +139,41 @@ class DenoiserSpec:
     licence: str = "Apache-2.0"
 
     @property
+    def pixel_shape(self) -> Shape:
+        return self.codec.pixel_shape(self.noise_shape)
+
+    @property
     def sigma_data(self) -> float:
         """Deviation of the data in the model's space, which denoising losses are weighted by; 0.5 (EDM's) unless stated."""
         return getattr(self.parameterisation, "sigma_data", 0.5)
 
 
 class Denoiser(nn.Module):
-    """A network with its parameterisation: an `nn.Module` whose call is the `Denoise` contract."""
+    """A network with its parameterisation: an `nn.Module` whose call is the `Denoise` contract.
+
+    Give it the network as its architecture makes it: which parameters ask for a gradient then is remembered as what is to
+    be trained in any copy.
+    """
 
     def __init__(self, network: nn.Module, spec: DenoiserSpec):
         super().__init__()
         self.network = network
         self.spec = spec
+        self._trained = frozenset(name for name, value in network.named_parameters() if value.requires_grad)
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """Clean estimate `[N, ...]` float32 of `x` `[N, ...]` at noise levels `sigma` `[N]`."""
         scalings = self.spec.parameterisation.scalings(sigma)
         raw = self.network(per_sample(scalings.c_in, x) * x, scalings.c_noise, condition)
         return (per_sample(scalings.c_skip, x) * x + per_sample(scalings.c_out, x) * raw).float()
+
+    def copy(self) -> Denoiser:
+        """A deep copy in evaluation mode, to be trained: also of a frozen denoiser, and without what its architecture keeps
+        fixed (random Fourier features)."""
+        other = copy.deepcopy(self).eval()
+        for name, value in other.network.named_parameters():
+            value.requires_grad_(name in self._trained)
+        return other
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from msd.diffusion.draw import Draw
+
 
 def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
     """Decreasing grid `[num_steps + 1]` float64 from sigma_max to sigma_min, then 0 (Karras et al. 2022, eq. 5)."""
@@ -24,8 +26,8 @@ def _karras(position: Tensor, sigma_min: float, sigma_max: float, rho: float) ->
 
 
 class NoiseLaw(Protocol):
-    def sample(self, num: int, generator: torch.Generator) -> Tensor:
-        """`num` noise levels `[num]` float32, on the generator's device."""
+    def sample(self, num: int, draw: Draw) -> Tensor:
+        """This process's rows of `num` noise levels, `[num / num_ranks]` float32, on the draw's device."""
         ...
 
 
@@ -36,8 +38,8 @@ class LogNormalLaw:
     mean: float = -1.2
     deviation: float = 1.2
 
-    def sample(self, num: int, generator: torch.Generator) -> Tensor:
-        return (torch.randn(num, generator=generator, device=generator.device) * self.deviation + self.mean).exp()
+    def sample(self, num: int, draw: Draw) -> Tensor:
+        return (draw.normal(num) * self.deviation + self.mean).exp()
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,5 @@ class KarrasLaw:
     sigma_max: float = 80.0
     rho: float = 7.0
 
-    def sample(self, num: int, generator: torch.Generator) -> Tensor:
-        position = torch.rand(num, generator=generator, device=generator.device)
-        return _karras(position, self.sigma_min, self.sigma_max, self.rho)
+    def sample(self, num: int, draw: Draw) -> Tensor:
+        return _karras(draw.uniform(num), self.sigma_min, self.sigma_max, self.rho)

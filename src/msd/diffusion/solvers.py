@@ -12,6 +12,7 @@ from torch import Tensor
 
 from msd.diffusion.denoiser import Condition, Denoise
 from msd.diffusion.noise import karras_sigmas
+from msd.errors import SolverError
 
 
 def one_step(denoise: Denoise, noise: Tensor, condition: Condition, sigma_init: float) -> Tensor:
@@ -63,8 +64,13 @@ class Solver:
     ) -> Tensor:
         """Samples `[N, ...]` float32 from standard-normal `noise` `[N, ...]`; the state is kept in float64.
 
-        `generator` is needed with churn only; `on_step` is called with the number of finished steps.
+        `generator` is needed with churn only; `on_step` is called with the number of finished steps. Raises SolverError for
+        churn without a generator, whose samples nobody could draw again.
         """
+        if self.churn is not None and generator is None:
+            raise SolverError(
+                f"{self.name} with churn draws fresh noise; give it generator=torch.Generator().manual_seed(n)."
+            )
         sigmas = karras_sigmas(self.num_steps, self.sigma_min, self.sigma_max, self.rho).to(noise.device)
 
         def slope(x: Tensor, sigma: Tensor) -> Tensor:  # dx/dsigma of the probability-flow ODE

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from msd.conditions.partition import Partition
 from msd.data.images import ImageSet
+from msd.diffusion.draw import Draw
 from msd.evaluation.features import Features, extract, load_features
 from msd.evaluation.metrics import (
     bootstrap_floor,
@@ -44,9 +45,9 @@ class Bench:
     @cached_property
     def inputs(self) -> tuple[Tensor, Tensor]:
         """Noise `[N, C, H, W]` and labels `[N]` from the global prior: the same for every row."""
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        labels = self.partition.sample(None, self.settings.num_samples, generator)
-        return torch.randn(len(labels), *self.images.sample_shape, generator=generator), labels
+        draw = Draw(self.settings.seed, "evaluation")
+        labels = self.partition.sample(None, self.settings.num_samples, draw)
+        return draw.normal(len(labels), *self.images.pixel_shape), labels
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 before = resident()
 denoiser = load_denoiser(Path(sys.argv[1]))
-noise = torch.randn(batch, *denoiser.spec.sample_shape)
+noise = torch.randn(batch, *denoiser.spec.noise_shape)
 labels = torch.zeros(batch, dtype=torch.long)
 with torch.inference_mode():
     if steps == 0:

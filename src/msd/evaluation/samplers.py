@@ -37,10 +37,12 @@ def teacher_sampler(teacher: Denoiser, solver: Solver) -> Sampler:
     @torch.inference_mode()
     def generate(noise: Tensor, labels: Tensor) -> Tensor:
         device = next(teacher.parameters()).device
-        return teacher.spec.scaling.decode(solver(teacher, noise.to(device), labels.to(device))).cpu()
+        return teacher.spec.codec.decode(solver(teacher, noise.to(device), labels.to(device))).cpu()
 
     return Sampler(f"teacher-{solver.name}", generate, solver.num_function_evaluations, teacher.num_parameters())
 
 
 def cohort_sampler(name: str, cohort: Cohort) -> Sampler:
-    return Sampler(name, lambda noise, labels: cohort.generate(labels, noise=noise), 1, cohort.student(0).num_parameters())
+    with cohort.student(0) as student:
+        num_parameters = student.num_parameters
+    return Sampler(name, lambda noise, labels: cohort.generate(labels, noise=noise), 1, num_parameters)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from msd.diffusion.denoiser import Condition, Denoiser
+from msd.diffusion.denoiser import Denoiser
 from msd.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -27,18 +27,12 @@ class LabelledUNet(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, noise_level: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor) -> Tensor:
         return self.model(x, noise_level, class_labels=condition, return_dict=False)[0]
 
-    def condition_embeddings(self) -> Tensor:
-        """What the network has learned to tell the conditions apart by, `[num_conditions, D]`."""
-        embedding = self.model.class_embedding
-        if not isinstance(embedding, nn.Embedding):
-            raise WeightsError("this network has no class embedding; use a split that needs none, e.g. contiguous.")
-        return embedding.weight.detach()
-
     def save(self, folder: str) -> None:
-        self.model.save_pretrained(folder, safe_serialization=True)
+        """One file of weights, whatever the size: a second one would escape the checksum."""
+        self.model.save_pretrained(folder, safe_serialization=True, max_shard_size=2**62)
 
 
 def unet_of(denoiser: Denoiser) -> LabelledUNet:
@@ -55,18 +49,9 @@ def build_unet(config: dict[str, Any]) -> LabelledUNet:
     return LabelledUNet(UNet2DModel(**config))
 
 
-def load_unet(folder: str) -> LabelledUNet:
-    """The UNet2DModel saved in `folder`; never reaches for the network, never unpickles."""
-    from diffusers.models.unets.unet_2d import UNet2DModel
-
-    return LabelledUNet(
-        UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False)
-    )
-
-
-def unet_config(sample_shape: tuple[int, ...], num_conditions: int, network: dict[str, Any]) -> dict[str, Any]:
-    """UNet2DModel arguments for square images `[C, S, S]` from a recipe's `network` section (plain convolution blocks)."""
-    channels, size, _ = sample_shape
+def unet_config(noise_shape: tuple[int, ...], num_conditions: int, network: dict[str, Any]) -> dict[str, Any]:
+    """UNet2DModel arguments for square noise `[C, S, S]` from a recipe's `network` section (plain convolution blocks)."""
+    channels, size, _ = noise_shape
     levels = len(network["block_out_channels"])
     return {
         "sample_size": size,
@@ -104,7 +89,7 @@ class ToyMLP(nn.Module):
         self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.leave = nn.Linear(width, dimension)
 
-    def forward(self, x: Tensor, noise_level: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor) -> Tensor:
         angles = noise_level[:, None] * self.frequencies
         phases = (x[:, :, None] * self.waves).flatten(1)
         inputs = torch.cat([x, phases.sin(), phases.cos(), angles.sin(), angles.cos()], 1)

@@ -2,81 +2,129 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from msd.diffusion.denoiser import PARAMETERISATIONS, Denoiser, DenoiserSpec, PixelScaling
-from msd.errors import WeightsError
-from msd.files import read_json, sha256_bytes, sha256_file, write_json
-from msd.networks.build import LabelledUNet, load_unet, unet_of
+from msd.diffusion.codec import CODECS
+from msd.diffusion.denoiser import PARAMETERISATIONS, Denoiser, DenoiserSpec
+from msd.errors import TrainingError, WeightsError
+from msd.files import check_fields, write_json
+from msd.networks.build import LabelledUNet, build_unet, unet_of
+from msd.networks.facts import (
+    CONFIG,
+    FACTS,
+    SCHEMA,
+    WEIGHTS,
+    config_sha256,
+    read_config,
+    verified_facts,
+    weights_sha256,
+)
 
-SCHEMA = 1
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-LOADERS: dict[str, Callable[[str], LabelledUNet]] = {"unet2d": load_unet}
-"""How each kind of network is read back; a new kind is a line here."""
+BUILDERS: dict[str, Callable[[dict[str, Any]], LabelledUNet]] = {LabelledUNet.kind: build_unet}
+"""How each kind of network is built from its configuration; a new kind is a line here."""
+_REMEDY = "restore it from where the weights came, or make them again"
 
 
 def spec_to_json(spec: DenoiserSpec) -> dict[str, Any]:
-    kinds = {kind: name for name, kind in PARAMETERISATIONS.items()}
-    return asdict(spec) | {"parameterisation": {"kind": kinds[type(spec.parameterisation)], **asdict(spec.parameterisation)}}
+    """Every field; parameterisation and codec by their kind."""
+    return asdict(spec) | {
+        "parameterisation": _with_kind(spec.parameterisation, PARAMETERISATIONS),
+        "codec": _with_kind(spec.codec, CODECS),
+    }
 
 
-def spec_from_json(value: dict[str, Any]) -> DenoiserSpec:
-    """Raises WeightsError when a field is unknown or missing."""
-    known = {field.name for field in fields(DenoiserSpec)}
+def spec_from_json(value: Any, *, source: str = FACTS) -> DenoiserSpec:
+    """Raises WeightsError naming a field of `source` that is unknown, missing or impossible."""
+    arguments = dict(_exactly(value, DenoiserSpec, f"spec in {source}"))
+    arguments["parameterisation"] = _of_kind(
+        arguments["parameterisation"], PARAMETERISATIONS, f"parameterisation in {source}"
+    )
+    arguments["codec"] = _of_kind(arguments["codec"], CODECS, f"codec in {source}")
     try:
-        arguments = {name: value[name] for name in known & value.keys()}
-        parameterisation = dict(arguments["parameterisation"])
-        arguments["parameterisation"] = PARAMETERISATIONS[parameterisation.pop("kind")](**parameterisation)
-        arguments["scaling"] = PixelScaling(**arguments["scaling"])
-        arguments["sample_shape"] = tuple(arguments["sample_shape"])
-        return DenoiserSpec(**arguments)
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"denoiser.json lacks or misspells {error}; restore it from where the weights came.") from error
+        arguments["noise_shape"] = tuple(int(size) for size in arguments["noise_shape"])
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"noise_shape in {source} is not a list of numbers; {_REMEDY}.") from error
+    return DenoiserSpec(**arguments)
+
+
+def _with_kind(value: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
+    names = {kind: name for name, kind in kinds.items()}
+    return {"kind": names[type(value)], **asdict(value)}
+
+
+def _of_kind(value: Any, kinds: Mapping[str, type], source: str) -> Any:
+    arguments = dict(value) if isinstance(value, dict) else {}
+    kind = arguments.pop("kind", None)
+    if kind not in kinds:
+        raise WeightsError(f"{source} has kind {kind!r}, this version knows {', '.join(kinds)}; update msd, or {_REMEDY}.")
+    _exactly(arguments, kinds[kind], source)
+    return kinds[kind](**{name: tuple(item) if isinstance(item, list) else item for name, item in arguments.items()})
+
+
+def _exactly(value: Any, kind: type, source: str) -> dict[str, Any]:
+    return check_fields(value, [field.name for field in fields(kind)], source=source, remedy=_REMEDY, error=WeightsError)
 
 
 def save_denoiser(denoiser: Denoiser, folder: Path, **facts: Any) -> None:
     """Write weights, the network's configuration and `denoiser.json` with `facts` (lineage, partition hash...) added.
 
-    The caller makes it atomic (`files.replacing_folder`).
+    The caller makes it atomic (`files.replacing_folder`). Raises TrainingError, before anything is written, when a weight is
+    not finite.
     """
     network = unet_of(denoiser)
+    for name, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise TrainingError(f"{name} is not finite, so nothing was saved; lower the learning rates and train it again.")
     network.save(str(folder))
-    facts = {"schema": SCHEMA, "network": network.kind, "weights_sha256": sha256_file(folder / WEIGHTS), **facts}
-    write_json(folder / "denoiser.json", facts | {"spec": spec_to_json(denoiser.spec)})
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """The contents of `denoiser.json`. Raises WeightsError."""
-    return read_json(folder / "denoiser.json", what="a saved denoiser's description", error=WeightsError)
+    own = {
+        "schema": SCHEMA,
+        "network": network.kind,
+        "weights_sha256": weights_sha256(folder),
+        "config_sha256": config_sha256(folder),
+    }
+    write_json(folder / FACTS, own | facts | own | {"spec": spec_to_json(denoiser.spec)})
 
 
 def load_denoiser(folder: Path, device: torch.device | str = "cpu") -> Denoiser:
-    """Load, check against the recorded checksum, and put on `device` in evaluation mode, frozen. Raises WeightsError."""
-    facts = read_facts(folder)
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise WeightsError(f"{weights} does not exist; restore it, or make the model again.")
-    if sha256_file(weights) != facts.get("weights_sha256"):
-        raise WeightsError(f"{weights} is damaged: its checksum is not the recorded one; restore it, or make it again.")
-    kind = facts.get("network")
-    if kind not in LOADERS:
+    """Load, check against the recorded checksums, and put on `device` in evaluation mode, frozen. Raises WeightsError."""
+    facts = verified_facts(folder)
+    kind = facts["network"]
+    if kind not in BUILDERS:
         raise WeightsError(f"{folder} holds a network of kind {kind!r}, which this version cannot load; update msd.")
+    spec = spec_from_json(facts["spec"], source=str(folder / FACTS))
+    config = {key: value for key, value in read_config(folder).items() if not key.startswith("_")}
     try:
-        network = LOADERS[kind](str(folder))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{folder} cannot be loaded ({error}); restore it, or make it again.") from error
-    denoiser = Denoiser(network, spec_from_json(facts["spec"]))
-    return denoiser.to(device).eval().requires_grad_(False)
+        # Built with throw-away weights, which must not cost the caller's random stream anything.
+        with torch.random.fork_rng(devices=[]):
+            network = BUILDERS[kind](config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{folder / CONFIG} describes no network that can be built ({error}); {_REMEDY}.") from error
+    load_strictly(network, folder / WEIGHTS)
+    return Denoiser(network, spec).to(device).eval().requires_grad_(False)
 
 
-def denoiser_hash(folder: Path) -> str:
-    """Identity of a saved denoiser: its weights and the way they are used."""
-    facts = read_facts(folder)
-    identity = json.dumps([facts["weights_sha256"], facts["spec"]], sort_keys=True)
-    return sha256_bytes(identity.encode())
+def load_strictly(network: LabelledUNet, path: Path) -> None:
+    """Fill every tensor of `network` from the one file at `path`. Raises WeightsError naming the first that does not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}); restore it, or make the model again.") from error
+    wanted = network.model.state_dict()
+    why = f"{path} and {CONFIG} do not belong together"
+    for name in sorted(wanted.keys() - tensors.keys()):
+        raise WeightsError(f"{why}: the tensor {name} is missing; {_REMEDY}.")
+    for name in sorted(tensors.keys() - wanted.keys()):
+        raise WeightsError(f"{why}: the network has no tensor {name}; {_REMEDY}.")
+    for name, value in wanted.items():
+        if tensors[name].shape != value.shape:
+            shapes = f"{tuple(tensors[name].shape)}, not {tuple(value.shape)}"
+            raise WeightsError(f"{why}: the tensor {name} has shape {shapes}; {_REMEDY}.")
+    network.model.load_state_dict(tensors, strict=True)

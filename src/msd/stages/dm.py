@@ -12,6 +12,7 @@ from torch import Tensor
 from msd.conditions.partition import Partition
 from msd.data.pairs import PairSet
 from msd.diffusion.denoiser import Denoiser, per_sample
+from msd.diffusion.draw import Draw
 from msd.diffusion.noise import KarrasLaw, LogNormalLaw
 from msd.diffusion.solvers import one_step
 from msd.errors import DataError
@@ -22,6 +23,10 @@ from msd.recipe import DMSection
 from msd.training.engine import Engine
 from msd.training.loop import Loss, Turn
 from msd.training.roles import Role, RoleSpec
+
+
+def _draw(generator: torch.Generator) -> Draw:
+    return Draw(int(torch.randint(2**62, (1,), generator=generator, device=generator.device)), "dm", device=generator.device)
 
 
 class DistributionMatching:
@@ -105,8 +110,8 @@ class DistributionMatching:
     def _part_conditions(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Noise `[B, ...]` and conditions `[B]` of the student's own part."""
         size = self._settings.batch_size
-        conditions = self._partition.sample(self._part, size, generator)
-        noise = torch.randn(size, *self.teacher.spec.sample_shape, generator=generator, device=generator.device)
+        conditions = self._partition.sample(self._part, size, _draw(generator))
+        noise = torch.randn(size, *self.teacher.spec.noise_shape, generator=generator, device=generator.device)
         return noise, conditions
 
     def _head_start_loss(self, generator: torch.Generator) -> Loss:
@@ -142,7 +147,7 @@ class DistributionMatching:
 
     @torch.no_grad()
     def _matching_gradient(self, fakes: Tensor, conditions: Tensor, generator: torch.Generator) -> Tensor:
-        sigma = self._matching_law.sample(len(fakes), generator)
+        sigma = self._matching_law.sample(len(fakes), _draw(generator))
         noise = torch.randn(fakes.shape, generator=generator, device=fakes.device)
         noised = fakes + per_sample(sigma, fakes) * noise
         return dm_gradient(fakes, self.teacher(noised, sigma, conditions), self.critic(noised, sigma, conditions))
@@ -154,7 +159,7 @@ class DistributionMatching:
                 fakes = one_step(self.student, noise, conditions, self._settings.sigma_init)
         else:
             (fakes, conditions), self._fakes = self._fakes, None
-        sigma = self._critic_law.sample(len(fakes), generator)
+        sigma = self._critic_law.sample(len(fakes), _draw(generator))
         noise = torch.randn(fakes.shape, generator=generator, device=fakes.device)
         estimate = self.critic(fakes + per_sample(sigma, fakes) * noise, sigma, conditions)
         return Loss(denoising_loss(estimate, fakes, sigma, self._sigma_data))

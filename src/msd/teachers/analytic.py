@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msd.diffusion.denoiser import Condition, per_sample
+from msd.diffusion.denoiser import per_sample
 
 
 class GaussianMixtureTeacher:
@@ -22,7 +22,7 @@ class GaussianMixtureTeacher:
     def num_conditions(self) -> int:
         return len(self.means)
 
-    def __call__(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         """E[x0 | x, sigma, condition]: the posterior mean of each component, weighted by its responsibility."""
         means = self.means[condition].flatten(2)  # [N, M, D]
         flat = x.flatten(1)[:, None, :].to(means.dtype)  # [N, 1, D]
@@ -35,7 +35,7 @@ class GaussianMixtureTeacher:
         posterior = means + shrink * (flat - means)
         return (responsibility * posterior).sum(1).reshape(x.shape).to(x.dtype)
 
-    def sample(self, condition: Condition, generator: torch.Generator) -> Tensor:
+    def sample(self, condition: Tensor, generator: torch.Generator) -> Tensor:
         """Exact draws from p(x0 | condition), `[N, *shape]`."""
         component = torch.randint(self.means.shape[1], condition.shape, generator=generator)
         centres = self.means[condition, component]

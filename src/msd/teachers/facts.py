@@ -1,0 +1,82 @@
+"""What is known of a teacher before anything is computed with it: read without torch, for plans and partitions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msd.errors import WeightsError
+from msd.networks.facts import FACTS, WEIGHTS, identity, verified_facts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PACKAGED = Path(__file__).parent.parent / "weights"
+PREFIX = "packaged:"
+EMBEDDINGS = "class_embedding.weight"
+"""The tensor by which a UNet2DModel tells its classes apart."""
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """Where a teacher came from and what it knows; `hash` identifies its content, wherever it lies."""
+
+    source: str
+    folder: Path
+    hash: str
+    num_conditions: int
+    prior: tuple[float, ...]
+    """How often each condition occurred in its training set; uniform where that was not recorded."""
+    licence: str
+    noise_shape: tuple[int, ...]
+
+    def embeddings(self) -> NDArray[Any] | None:
+        """What it has learned to tell its conditions apart by, `[num_conditions, D]`; None when it has no such table."""
+        from safetensors import safe_open
+
+        with safe_open(self.folder / WEIGHTS, framework="numpy") as tensors:
+            if EMBEDDINGS not in tensors.keys():  # noqa: SIM118 (not a dict)
+                return None
+            return tensors.get_tensor(EMBEDDINGS)[: self.num_conditions]  # a last row may stand for "no condition"
+
+
+def teacher_folder(source: str) -> Path:
+    """The folder behind `packaged:NAME` or a path. Raises WeightsError."""
+    if source.startswith(PREFIX):
+        name = source.removeprefix(PREFIX)
+        folder = PACKAGED / f"{name}-teacher"
+        if not folder.is_dir():
+            known = ", ".join(PREFIX + path.name.removesuffix("-teacher") for path in PACKAGED.glob("*-teacher"))
+            raise WeightsError(f"there is no packaged teacher {name!r}; known: {known}. Or give a folder's path.")
+        return folder
+    folder = Path(source)
+    if not (folder / FACTS).is_file():
+        raise WeightsError(f"{folder} is not a teacher's folder (no {FACTS}); make one with `msd pretrain`.")
+    return folder
+
+
+def read_teacher(source: str) -> TeacherFacts:
+    """The facts of the teacher behind `packaged:NAME` or a folder, its files checked against their checksums.
+
+    Raises WeightsError, also for a one-step student, which cannot teach.
+    """
+    folder = teacher_folder(source)
+    facts = verified_facts(folder)
+    spec = facts["spec"]
+    try:
+        num, noise_shape, licence = int(spec["num_conditions"]), tuple(spec["noise_shape"]), str(spec["licence"])
+        sigma_init = spec["sigma_init"]
+        prior = tuple(float(value) for value in facts.get("prior") or [1 / num] * num)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"{folder / FACTS} does not describe a teacher ({error!r}); restore it, or make it again."
+        ) from error
+    if sigma_init is not None:
+        raise WeightsError(
+            f"{folder} is a one-step student (its sigma_init is {sigma_init:g}), which knows one noise level only; "
+            "give the teacher it was made from."
+        )
+    if len(prior) != num:
+        raise WeightsError(f"{folder / FACTS} has a prior of {len(prior)} values for {num} conditions; mend one of them.")
+    return TeacherFacts(source, folder, identity(facts), num, prior, licence, noise_shape)
