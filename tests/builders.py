@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from msd.conditions.partition import Partition
+from msd.diffusion.codec import Codec
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
 from msd.networks.build import build_unet, unet_config
 from msd.networks.folder import save_denoiser
@@ -24,17 +26,20 @@ def tiny_denoiser(seed: int, sigma_init: float | None = None) -> Denoiser:
     return Denoiser(unet, DenoiserSpec(noise_shape=(1, 8, 8), num_conditions=10, sigma_init=sigma_init)).eval()
 
 
-def save_student(folder: Path, partition: Partition, part: int) -> Path:
+def save_student(folder: Path, partition: Partition, part: int, teacher: str = "0", codec: Codec | None = None) -> Path:
     """A student's folder as a worker leaves it; each part's weights differ."""
     folder.mkdir(parents=True)
+    student = tiny_denoiser(part, sigma_init=2.5)
+    student.spec = replace(student.spec, codec=codec or student.spec.codec)
     save_denoiser(
-        tiny_denoiser(part, sigma_init=2.5),
+        student,
         folder,
         role="student",
         partition_hash=partition.hash,
         part=part,
-        teacher={"source": "test", "hash": "0", "licence": "Apache-2.0"},
+        teacher={"source": "test", "hash": teacher, "licence": "Apache-2.0"},
         lineage=["teacher"],
         stages=[],
+        task=f"task-{part}",
     )
     return folder

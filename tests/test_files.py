@@ -47,9 +47,14 @@ def test_a_folder_is_made_and_replaced(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
     with replacing_folder(tmp_path / "cohort") as temporary:
         fill(temporary, "old")
-    with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "cohort") as temporary:
-        (temporary / "first").write_text("new")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with replacing_folder(tmp_path / "cohort") as temporary:
+            (temporary / "first").write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert content(tmp_path / "cohort") == {"old"}
     assert [path.name for path in tmp_path.iterdir()] == ["cohort"]
 
@@ -171,9 +176,14 @@ def test_cleaning_up_does_not_leave_the_folder(tmp_path: Path, gone: int) -> Non
 
 def test_a_file_is_written_or_left_alone(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as temporary:
-        temporary.write_text("new")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with replacing(tmp_path / "a") as temporary:
+            temporary.write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert (tmp_path / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 

@@ -11,6 +11,7 @@ import torch
 
 from msd.diffusion.noise import karras_sigmas
 from msd.diffusion.solvers import Churn, Solver, one_step
+from msd.errors import SolverError
 
 MEAN, DEVIATION = 0.7, 1.0
 
@@ -142,6 +143,13 @@ def test_churned_sampling_keeps_the_gaussian():
     assert float(run[0].std()) == pytest.approx(DEVIATION, abs=5 * DEVIATION / math.sqrt(2 * num) + 0.005)
     assert torch.equal(run[0], run[1])
     assert not torch.equal(run[0], run[2])
+
+
+def test_churn_without_a_generator_is_refused():
+    """It would draw from the process's global stream, and nobody could repeat the samples."""
+    solver = Solver("heun", 4, 0.02, 20.0, churn=Churn(amount=10.0))
+    with pytest.raises(SolverError, match=r"heun4 with churn draws fresh noise; give it generator="):
+        solver(GaussianDenoiser(), torch.zeros(2, 1), labels(2))
 
 
 def test_one_step_scales_the_noise_and_asks_once():
