@@ -10,19 +10,19 @@ updates in total it is not: the single student of the last row is slightly bette
 """
 
 import argparse
-import copy
 import math
 import time
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msd.conditions.partition import Partition
 from msd.conditions.splits import SplitRequest, make_partition
-from msd.diffusion.denoiser import Condition, Denoiser, DenoiserSpec
+from msd.diffusion.denoiser import Denoiser, DenoiserSpec
+from msd.diffusion.draw import Draw
 from msd.diffusion.noise import KarrasLaw, LogNormalLaw
 from msd.diffusion.solvers import Solver, one_step
 from msd.networks.build import ToyMLP
@@ -39,7 +39,7 @@ TRAINING_LAW = LogNormalLaw(mean=-1.2, deviation=1.2)  # noise levels that denoi
 MATCHING_LAW = KarrasLaw(sigma_min=0.03, sigma_max=2.0)  # where student and teacher are compared: the scales of a shape
 BATCH, PAIRS_PER_CLASS, EMA_DECAY = 256, 1500, 0.98
 STUDENT_RATE, CRITIC_RATE, REGRESSION_WEIGHT = 5e-3, 2e-3, 0.25  # the weight is DMD's
-Pairs = tuple[Tensor, Condition, Tensor]
+Pairs = tuple[Tensor, Tensor, Tensor]  # noise [P, 2], condition [P], the teacher's sample [P, 2]
 
 
 def make_teacher() -> Teacher:
@@ -64,8 +64,8 @@ def make_teacher() -> Teacher:
     return Teacher(means, torch.full(means.shape[:2], 0.05))
 
 
-def add_noise(x: Tensor, sigma: Tensor, rng: Generator) -> Tensor:
-    return x + sigma[:, None] * torch.randn(x.shape, generator=rng)
+def add_noise(x: Tensor, sigma: Tensor, draw: Draw) -> Tensor:
+    return x + sigma[:, None] * draw.normal(*x.shape)
 
 
 class Descent:
@@ -82,51 +82,52 @@ class Descent:
         self.decay.step()
 
 
-def fit_start(teacher: Teacher, size: tuple[int, int], updates: int, rng: Generator) -> Denoiser:
+def fit_start(teacher: Teacher, size: tuple[int, int], updates: int, seed: int) -> Denoiser:
     """Teacher score matching: regress a network on the teacher's denoiser, as there are no weights to copy from it."""
     start = Denoiser(ToyMLP(2, len(CLASSES), *size), DenoiserSpec((2,), len(CLASSES), sigma_init=SIGMA_INIT))
     descent = Descent(start, 3e-3, updates)
-    for _ in range(updates):
-        condition = torch.randint(len(CLASSES), (2 * BATCH,), generator=rng)
-        sigma = TRAINING_LAW.sample(2 * BATCH, rng)
-        noised = add_noise(teacher.sample(condition, rng), sigma, rng)
+    for step in range(updates):
+        draw = Draw(seed, f"start of {size}", step)  # all randomness of a step: a function of seed, place and step
+        condition, sigma = draw.indices(len(CLASSES), 2 * BATCH, replacement=True), TRAINING_LAW.sample(2 * BATCH, draw)
+        noised = add_noise(teacher.sample(condition, draw), sigma, draw)
         target = teacher(noised, sigma, condition)
         descent.step(denoising_loss(start(noised, sigma, condition), target, sigma, SIGMA_DATA))
     return start
 
 
 def distill(
-    teacher: Teacher, starts: list[Denoiser], pairs: Pairs, partition: Partition, part: int, updates: int, rng: Generator
+    teacher: Teacher, starts: list[Denoiser], pairs: Pairs, partition: Partition, part: int, updates: int, seed: int
 ) -> Denoiser:
     """One student, trained alone: it never sees another student's weights, losses or samples."""
-    student, critic = copy.deepcopy(starts)
+    student, critic = (start.copy() for start in starts)
     average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
     student_descent, critic_descent = Descent(student, STUDENT_RATE, updates), Descent(critic, CRITIC_RATE, updates)
-    for _ in range(updates):
+    for step in range(updates):
+        draw = Draw(seed, f"student {part} of {partition.num_parts}", step)
         # Two streams of conditions: matching draws from the student's own part, regression from the WHOLE pair set.
-        condition, noise = partition.sample(part, BATCH, rng), torch.randn(BATCH, 2, generator=rng)
-        chosen = torch.randint(len(pairs[0]), (BATCH,), generator=rng)
+        condition, noise = partition.sample(part, BATCH, draw), draw.normal(BATCH, 2)
+        chosen = draw.indices(len(pairs[0]), BATCH, replacement=True)
         pair_noise, pair_condition, pair_sample = (column[chosen] for column in pairs)
 
         # The student moves its samples to where the teacher finds them likelier than the critic does.
         fake = one_step(student, noise, condition, SIGMA_INIT)
         with torch.no_grad():
-            sigma = MATCHING_LAW.sample(BATCH, rng)
-            noised = add_noise(fake, sigma, rng)
+            sigma = MATCHING_LAW.sample(BATCH, draw)
+            noised = add_noise(fake, sigma, draw)
             gradient = dm_gradient(fake, teacher(noised, sigma, condition), critic(noised, sigma, condition))
         regression = regression_loss(one_step(student, pair_noise, pair_condition, SIGMA_INIT), pair_sample)
         student_descent.step(dm_loss(fake, gradient) + REGRESSION_WEIGHT * regression)
 
         # The critic is a denoiser of whatever the student makes at present, so it has to keep learning.
-        fake, sigma = fake.detach(), TRAINING_LAW.sample(BATCH, rng)
-        estimate = critic(add_noise(fake, sigma, rng), sigma, condition)
+        fake, sigma = fake.detach(), TRAINING_LAW.sample(BATCH, draw)
+        estimate = critic(add_noise(fake, sigma, draw), sigma, condition)
         critic_descent.step(denoising_loss(estimate, fake, sigma, SIGMA_DATA))
         average.update_parameters(student)
     return average.module
 
 
 @torch.no_grad()
-def generate(students: list[Denoiser], partition: Partition, noise: Tensor, condition: Condition) -> Tensor:
+def generate(students: list[Denoiser], partition: Partition, noise: Tensor, condition: Tensor) -> Tensor:
     """Route each condition to the student that owns it: one network evaluation a sample, however many students."""
     samples, owner = torch.empty_like(noise), partition.assign(condition)
     for part, student in enumerate(students):
@@ -141,7 +142,7 @@ def sliced_wasserstein(first: Tensor, second: Tensor) -> Tensor:
     return ((first @ directions).sort(1).values - (second @ directions).sort(1).values).square().mean((1, 2)).sqrt()
 
 
-def draw(rows: list[tuple[str, Tensor, list[str], list[str]]], out: Path) -> None:
+def draw_rows(rows: list[tuple[str, Tensor, list[str], list[str]]], out: Path) -> None:
     """Rows of (label, samples `[C, N, 2]`, a title per class, a colour per class) as a grid of point clouds."""
     figure = Figure(figsize=(2 * len(CLASSES), 2.2 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), len(CLASSES), sharex=True, sharey=True)
@@ -164,34 +165,34 @@ def main() -> None:
     if options.updates < 1:
         parser.error(f"--updates {options.updates} trains nothing; give 1 or more")
     torch.set_num_threads(1)  # the tensors are small: a second thread would mostly wait
-    rng, teacher, began = torch.manual_seed(options.seed), make_teacher(), time.perf_counter()
+    torch.manual_seed(options.seed)  # of the networks' initial weights; all else is drawn from a Draw
+    seed, teacher, began = options.seed, make_teacher(), time.perf_counter()
     # Pairs of noise and the teacher's own sample from it, of all classes: solved once, shared by every student.
     condition = torch.arange(len(CLASSES)).repeat_interleave(PAIRS_PER_CLASS)
-    noise = torch.randn(len(condition), 2, generator=rng)
+    noise = Draw(seed, "pairs").normal(len(condition), 2)
     pairs = noise, condition, Solver("heun", num_steps=32, sigma_min=0.01)(teacher, noise, condition)
     # One start for all students and one for all critics, whose networks need not be as small.
-    starts = [fit_start(teacher, size, 2 * options.updates, rng) for size in (STUDENT_SIZE, CRITIC_SIZE)]
+    starts = [fit_start(teacher, size, 2 * options.updates, seed) for size in (STUDENT_SIZE, CRITIC_SIZE)]
 
-    condition = torch.arange(len(CLASSES)).repeat_interleave(20_000)
-    noise = torch.randn(len(condition), 2, generator=rng)
-    truth, again = (teacher.sample(condition, rng).view(len(CLASSES), -1, 2) for _ in range(2))
+    condition, draw = torch.arange(len(CLASSES)).repeat_interleave(20_000), Draw(seed, "evaluation")
+    noise = draw.normal(len(condition), 2)
+    truth, again = (teacher.sample(condition, draw).view(len(CLASSES), -1, 2) for _ in range(2))
     rows = [("teacher", truth, list(CLASSES), ["0.3"] * len(CLASSES))]
     print(f"sliced Wasserstein, mean of the classes; two exact sets: {sliced_wasserstein(truth, again).mean():.4f}")
     print("students  updates each  in total  distance   to single  seconds")
     single = 0.0
     for num_students, updates in [*((k, options.updates) for k in (1, 2, 4, 8)), (1, 4 * options.updates)]:
         partition = make_partition("contiguous", SplitRequest(len(CLASSES), num_students), (1 / 8,) * 8)
-        students = [distill(teacher, starts, pairs, partition, part, updates, rng) for part in range(num_students)]
+        students = [distill(teacher, starts, pairs, partition, part, updates, seed) for part in range(num_students)]
         samples = generate(students, partition, noise, condition).view_as(truth)
         distance, seconds = sliced_wasserstein(samples, truth), time.perf_counter() - began
         mean = float(distance.mean())
-        single = single or mean  # the first row is the single student
-        total, ratio = num_students * updates, mean / single
-        print(f"{num_students:8} {updates:13} {total:9} {mean:9.4f} {ratio:11.2f} {seconds:8.0f}", flush=True)
+        single, total = single or mean, num_students * updates  # the first row is the single student
+        print(f"{num_students:8} {updates:13} {total:9} {mean:9.4f} {mean / single:11.2f} {seconds:8.0f}", flush=True)
         colours = [f"C{part}" for part in partition.assign(range(len(CLASSES))).tolist()]
         titles = [f"{value:.3f}" for value in distance]
         rows.append((f"K = {num_students}, {updates} updates\nmean {mean:.4f}", samples, titles, colours))
-    draw(rows, options.out)
+    draw_rows(rows, options.out)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from msd.diffusion.draw import Draw
 from msd.teachers.analytic import GaussianMixtureTeacher
 
 MEANS = torch.tensor([[[-2.0], [0.5], [1.5]], [[4.0], [4.5], [-1.0]]], dtype=torch.float64)  # 2 conditions, 3 components
@@ -97,7 +98,7 @@ def test_samples_follow_the_mixture(condition):
     num = 20000
     teacher = GaussianMixtureTeacher(MEANS, DEVIATIONS)
     labels = torch.full((num,), condition)
-    samples = teacher.sample(labels, torch.Generator().manual_seed(7))
+    samples = teacher.sample(labels, Draw(7, "test"))
     means, deviations = MEANS[condition, :, 0], DEVIATIONS[condition]
     mean = float(means.mean())
     variance = float((deviations**2 + means**2).mean()) - mean**2
@@ -108,7 +109,7 @@ def test_samples_follow_the_mixture(condition):
     pairs = list(zip(means.tolist(), deviations.tolist(), strict=True))
     law = stats.kstest(samples[:, 0].numpy(), lambda x: sum(stats.norm(m, s).cdf(x) for m, s in pairs) / 3)
     assert law.pvalue > 1e-4
-    assert torch.equal(samples, teacher.sample(labels, torch.Generator().manual_seed(7)))
+    assert torch.equal(samples, teacher.sample(labels, Draw(7, "test")))
 
 
 def test_samples_of_images_are_isotropic_and_per_condition():
@@ -116,7 +117,7 @@ def test_samples_of_images_are_isotropic_and_per_condition():
     means = torch.stack([torch.full((1, 1, 2, 2), -3.0), torch.full((1, 1, 2, 2), 3.0)])
     teacher = GaussianMixtureTeacher(means, torch.tensor([[0.5], [0.1]]))
     labels = torch.tensor([0, 1]).repeat(5000)
-    samples = teacher.sample(labels, torch.Generator().manual_seed(0))
+    samples = teacher.sample(labels, Draw(0, "test"))
     assert samples.shape == (10000, 1, 2, 2)
     first = samples[labels == 0].flatten(1)
     torch.testing.assert_close(first.T.cov(), 0.25 * torch.eye(4), rtol=0, atol=0.025)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from msd.diffusion.denoiser import per_sample
+from msd.diffusion.draw import Draw
 
 
 class GaussianMixtureTeacher:
@@ -35,9 +35,10 @@ class GaussianMixtureTeacher:
         posterior = means + shrink * (flat - means)
         return (responsibility * posterior).sum(1).reshape(x.shape).to(x.dtype)
 
-    def sample(self, condition: Tensor, generator: torch.Generator) -> Tensor:
-        """Exact draws from p(x0 | condition), `[N, *shape]`."""
-        component = torch.randint(self.means.shape[1], condition.shape, generator=generator)
+    def sample(self, condition: Tensor, draw: Draw) -> Tensor:
+        """Exact draws from p(x0 | condition), one for each of a global batch of conditions `[N]`; this process's rows."""
+        component = draw.mine(draw.indices(self.means.shape[1], len(condition), replacement=True))
+        noise = draw.normal(len(condition), *self.means.shape[2:])
+        condition = draw.mine(condition)
         centres = self.means[condition, component]
-        noise = torch.randn(centres.shape, generator=generator, dtype=centres.dtype)
         return centres + per_sample(self.deviations[condition, component], centres) * noise
