@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,6 +142,27 @@ def test_students_come_and_go_under_a_limit(cohort: Manifest) -> None:
     for labels in ([1], [2], [1, 2], [2, 4, 6]):
         assert torch.equal(tight.generate(labels, seed=3), free.generate(labels, seed=3))
         assert len(tight.students.resident) == 1
+
+
+def test_threads_may_share_a_cohort(cohort: Manifest) -> None:
+    """Requests side by side, with room for one student at a time, each get their own images."""
+    loaded = msd.Cohort.load(cohort.folder, max_bytes=1)
+    requests = [([number % 10, (number + 1) % 10], number) for number in range(24)]
+    expected = [loaded.generate(labels, seed=seed) for labels, seed in requests]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda request: loaded.generate(request[0], seed=request[1]), requests))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_an_image_does_not_depend_on_the_number_of_threads(cohort: Manifest) -> None:
+    loaded = msd.Cohort.load(cohort.folder)
+    images = loaded.generate([3] * 8, seed=0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.testing.assert_close(loaded.generate([3] * 8, seed=0), images, atol=1e-5, rtol=0)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_unknown_backend_is_refused(cohort: Manifest) -> None:

@@ -64,7 +64,8 @@ class Pretraining:
         device = generator.device
         index = torch.randint(len(self._samples), (self._batch_size,), generator=generator, device=device)
         clean = self._samples[index]
-        sigma = self._law.sample(self._batch_size, Draw(int(torch.randint(2**62, (1,), generator=generator)), self.name))
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=device))
+        sigma = self._law.sample(self._batch_size, Draw(seed, self.name, device=device))
         noise = torch.randn(clean.shape, generator=generator, device=device)
         estimate = self.teacher(clean + per_sample(sigma, clean) * noise, sigma, self._labels[index])
         return Loss(denoising_loss(estimate, clean, sigma, self._sigma_data))
