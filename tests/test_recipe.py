@@ -43,7 +43,7 @@ def test_digits_recipe_is_the_demo():
         ("network.block_out_channels=[16, 32, 64]", lambda recipe: recipe.network.block_out_channels, (16, 32, 64)),
         ("fleet.max_parallel=2", lambda recipe: recipe.fleet.max_parallel, 2),
         ("fleet.max_parallel=null", lambda recipe: recipe.fleet.max_parallel, None),
-        ("baselines=[]", lambda recipe: recipe.baselines, ()),
+        ("rows={}", lambda recipe: recipe.rows, {}),
         ("summary=a=b", lambda recipe: recipe.summary, "a=b"),
         ("dm.regression.with_replacement=true", lambda recipe: recipe.dm.regression.with_replacement, True),
     ],
@@ -105,7 +105,7 @@ def test_wrong_keys_and_values_are_named(bare, override, message):
         ("dm.learning_rate", r"--set 'dm\.learning_rate' is not KEY=VALUE"),
         ("=3", r"--set '=3' is not KEY=VALUE"),
         ("", r"--set '' is not KEY=VALUE"),
-        ("baselines=[single", r"the value is not YAML"),
+        ("stages=[dm", r"the value is not YAML"),
         ("seed.x=1", r"seed is a value, not a section"),
         ("device.index.x=1", r"device is a value, not a section"),
     ],
@@ -191,10 +191,10 @@ def test_recipes_are_frozen(bare):
 
 @pytest.mark.parametrize(
     "override",
-    ["evaluation.num_samples=7", "fleet.threads=3", "device=cuda", "summary=other", "cost=other", "baselines=[]"],
+    ["evaluation.num_samples=7", "fleet.threads=3", "device=cuda", "summary=other", "cost=other", "rows={}"],
 )
 def test_fingerprint_ignores_where_and_how_it_is_measured(bare, override):
-    """Evaluation, fleet, device, baselines and prose do not make another run."""
+    """Evaluation, fleet, device, rows and prose do not make another run."""
     assert load_recipe(bare, [override]).fingerprint() == load_recipe(bare).fingerprint()
 
 
@@ -207,7 +207,7 @@ def test_fingerprint_ignores_where_and_how_it_is_measured(bare, override):
         "partition.num_parts=2",
         "network.dropout=0.1",
         "pretrain.batch_size=3",
-        "teacher.source=elsewhere",
+        "student.sigma_init=2.5",
         "seed=1",
     ],
 )
