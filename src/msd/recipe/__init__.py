@@ -3,6 +3,7 @@
 Unknown keys, wrong types and impossible combinations fail here, before any weight is loaded, with the nearest valid name.
 """
 
+from msd.recipe.documentation import Explanation, SectionExplanation, explain
 from msd.recipe.loading import load_recipe, packaged_recipes, revised, validate
 from msd.recipe.recipe import Recipe
 from msd.recipe.rows import MAIN_ROW, BatchRule, Equal, Row
@@ -37,6 +38,7 @@ __all__ = [
     "DataSection",
     "Equal",
     "EvaluationSection",
+    "Explanation",
     "FleetSection",
     "NetworkSection",
     "PairsSection",
@@ -47,10 +49,12 @@ __all__ = [
     "RoleSection",
     "Row",
     "Section",
+    "SectionExplanation",
     "SolverSection",
     "StageName",
     "StudentSection",
     "TeacherSection",
+    "explain",
     "load_recipe",
     "packaged_recipes",
     "revised",

@@ -57,8 +57,9 @@ def revised(
     `allowed` names the sections that overrides may change where the recipe is only measured by (none: all may).
     """
     content = copy.deepcopy(content)
-    for override in overrides or [] if allowed else []:
-        _check_allowed(_parse(override)[0], allowed)
+    if allowed:
+        for override in overrides or []:
+            _check_allowed(_parse(override)[0], allowed)
     _apply_all(content, overrides, top_level)
     return build(content, lone=bool(allowed))
 

@@ -26,7 +26,8 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     message = first["msg"].removeprefix("Value error, ")
     place = f"{where}: " if where else ""
     given = f" (got {first['input']!r})" if first["type"] != "value_error" and where else ""
-    return f"{place}{message[0].lower() + message[1:]}{given}; change it in the recipe or with --set."
+    advice = "" if message.endswith("?") else "; change it in the recipe or with --set."
+    return f"{place}{message[0].lower() + message[1:]}{given}{advice}"
 
 
 def sections_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:

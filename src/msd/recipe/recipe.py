@@ -39,7 +39,8 @@ LONE = "lone"
 
 
 class Recipe(Section):
-    """Everything about a run."""
+    """Everything about a run. Where a text says "the prototype", it means an experiment on 8x8 digits that preceded this
+    package; "not tuned" means that nobody looked for a better value."""
 
     name: str = Field(pattern=NAME_PATTERN)
     """What the run and its cohort are called. Default: the file's name."""
@@ -50,9 +51,9 @@ class Recipe(Section):
     expected: str = ""
     """What it should give, measured."""
     seed: Whole = 0
-    """Seed of everything random but the evaluation's (`evaluation.seed`)."""
+    """Seed of everything random but the evaluation's (`evaluation.seed`). Other seeds show how far chance goes."""
     device: str = "cpu"
-    """cpu, cuda or cuda:N."""
+    """cpu, cuda or cuda:N. Default: what every machine has."""
     data: DataSection = DataSection()
     network: NetworkSection = NetworkSection()
     teacher: TeacherSection = TeacherSection()

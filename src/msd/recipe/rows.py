@@ -62,11 +62,11 @@ def read_row(name: str, values: Mapping[str, Any], recipe_keys: tuple[str, ...])
     batch = _word("batch", values.get("batch", Row.batch), get_args(BatchRule))
     _check_free(overrides, "num_updates", equal != Row.equal, f"equal: {equal} decides the number of updates itself")
     _check_free(overrides, "batch_size", batch != Row.batch, f"batch: {batch} decides the batch sizes itself")
-    return Row(name, overrides, cast(Equal, equal), cast(BatchRule, batch), str(values.get("note", Row.note)))
+    return Row(name, overrides, cast(Equal, equal), cast(BatchRule, batch), str(values.get("note") or ""))
 
 
 def _check_name(name: str) -> None:
-    if not re.match(NAME_PATTERN, name):
+    if not re.fullmatch(NAME_PATTERN, name):
         raise RecipeError(f"{name!r} cannot be a row's name; use letters, digits, dots, dashes and underscores.")
     if name == MAIN_ROW or name.startswith(TEACHER):
         owner = "the recipe's own row" if name == MAIN_ROW else "the rows of the teacher"

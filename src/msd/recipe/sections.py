@@ -53,7 +53,7 @@ class NetworkSection(Section):
     block_out_channels: tuple[Count, ...] = (24, 48)
     """Channels of each resolution level, the finest first. Default: the prototype's; more for larger images."""
     layers_per_block: Count = 1
-    """Residual blocks a level. Default: the prototype's, the fastest on a CPU."""
+    """Residual blocks a level. Default: the prototype's."""
     norm_num_groups: Count = 8
     """Groups of each group norm; must divide every width. Default: the prototype's."""
     attention: bool = False
@@ -210,7 +210,7 @@ class DMSection(RoleSection):
     has the same, but for its own rate and no average (`critic_role`)."""
 
     num_updates: Count = 250
-    """Student updates. Each is followed by `critic_turns` updates of the critic. Default: the prototype's; most of what more
+    """Student updates. Each is followed by `critic_turns` updates of the critic. Default: the prototype's; what more
     updates give is measured: docs/results.md."""
     batch_size: Count = 64
     """Samples an update, of the student and of the critic. Default: the prototype's."""
