@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msd.cli import main
+from msd.cli import VERBS, main
 from msd.networks.folder import WEIGHTS
 
 MSD = [sys.executable, "-c", "from msd.cli import main; main()"]
@@ -86,9 +86,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "demo" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "verb", ["demo", "recipes", "pretrain", "partition", "pairs", "distill", "status", "sample", "eval", "report"]
-)
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_an_example(verb: str) -> None:
     assert f"Example: msd {verb}" in " ".join(msd(verb, "--help").stdout.split())
 
