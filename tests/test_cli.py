@@ -182,6 +182,15 @@ def test_recipes_lists_cost_and_expectation() -> None:
     assert all(row["cost"] and row["expected"] for row in rows.values())
 
 
+def test_recipes_explains_one_recipe() -> None:
+    keys = json.loads(msd("recipes", "digits", "--json").stdout)["keys"]
+    assert keys["student.sigma_init"]["value"] == 2.5
+    assert keys["student.sigma_init"]["origin"] == "recipe"
+    shown = msd("recipes", "digits").stdout
+    assert all(key.rpartition(".")[2] in shown for key in keys)
+    assert "did you mean digits?" in fails("recipes", "digit")
+
+
 BAD = {
     "unknown recipe": (("distill", "digit"), "did you mean digits?"),
     "unknown key": (("distill", "smoke", "--set", "dm.learning_rat=1"), "did you mean learning_rate?"),

@@ -1,5 +1,8 @@
 """The recipe: packaged ones load, faults fail early with the nearest valid name, and identity is what decides a run."""
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
@@ -320,6 +323,7 @@ def test_a_cohorts_recipe_is_revised_for_measuring_alone():
             r"^partition\.num_parts decides what a cohort is, which eval only measures; set evaluation",
         ),
         ("rows.single.dm.weight=2", r"^rows\.single\.dm\.weight changes nothing that is measured; set evaluation\.\*"),
+        ("device=cuda", r"--device"),
         ("evalution.seed=2", r"^evalution is not a recipe key; did you mean evaluation\?"),
         ("evaluation.sead=2", r"^evaluation\.sead is not a recipe key; did you mean seed\?"),
     ):
@@ -382,3 +386,9 @@ def test_a_solver_keeps_its_steps_when_another_value_is_set(bare):
     assert (
         load_recipe(bare, ["pairs.solver.method=euler"]).pairs.solver.num_steps == load_recipe(bare).pairs.solver.num_steps
     )
+
+
+def test_the_recipe_needs_no_torch():
+    """So that listing, explaining and planning are instant."""
+    code = "import sys, msd.recipe; sys.exit(str({'torch', 'numpy', 'diffusers'} & set(sys.modules) or ''))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr.strip() == ""

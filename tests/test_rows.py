@@ -88,6 +88,14 @@ def test_a_row_of_one_part_leaves_the_partition_file(tmp_path: Path) -> None:
     assert nested.file == str(tmp_path.resolve() / "c.yaml")
 
 
+def test_a_number_of_parts_beside_a_file_is_refused(tmp_path: Path) -> None:
+    """The file decides, so the row would be the cohort under another name."""
+    partition = {"method": "file", "file": str(tmp_path / "split.yaml")}
+    message = refused({"x": {"partition.num_parts": 2}}, partition=partition)
+    assert "rows.x: partition.num_parts changes nothing where a file divides" in message
+    recipe({"x": {"partition.num_parts": 2, "partition.method": "random"}}, partition=partition)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

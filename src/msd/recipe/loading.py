@@ -144,6 +144,8 @@ def _check_allowed(key: str, allowed: Collection[str]) -> None:
     if first in allowed or first not in Recipe.model_fields:  # what is unknown altogether gets its own sentence later
         return
     instead = ", ".join(f"{name}.*" for name in allowed)
+    if first == "device":
+        raise RecipeError("device has its own option here; write --device.")
     if first in NOT_IDENTITY:
         raise RecipeError(f"{key} changes nothing that is measured; set {instead} here.")
     raise RecipeError(

@@ -136,17 +136,23 @@ class Recipe(Section):
         """The recipe of a row (its dotted `overrides`; keys like `equal` are not among them and are left out). It has no
         rows.
 
-        A row of one part, or of another method, leaves the recipe's partition file behind. Raises RecipeError.
+        Raises RecipeError.
         """
-        changes = own_overrides(overrides)
         content = self.model_dump(mode="json") | {"rows": {}}
-        if changes.get("partition.num_parts") == 1 and "partition.method" not in changes:
-            changes = {"partition.method": "contiguous", **changes}
-        if changes.get("partition.method", "file") != "file" and "partition.file" not in changes:
-            changes = {"partition.file": None, **changes}
-        for key, value in changes.items():
+        for key, value in self._without_file(own_overrides(overrides)).items():
             set_value(content, key, value)
         return build(content, lone=True)
+
+    def _without_file(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """A row of one part, or of another method, leaves the recipe's partition file behind."""
+        num_parts, method = changes.get("partition.num_parts"), changes.get("partition.method", self.partition.method)
+        if num_parts == 1 and "partition.method" not in changes:
+            changes, method = {"partition.method": "contiguous", **changes}, "contiguous"
+        if method != "file" and "partition.file" not in changes:
+            return {"partition.file": None, **changes}
+        if method == "file" and num_parts is not None:
+            raise RecipeError("partition.num_parts changes nothing where a file divides; set partition.method beside it.")
+        return changes
 
     def stage_settings(self) -> tuple[tuple[str, RoleSection], ...]:
         """The stages a student goes through, each with its section, in order."""
