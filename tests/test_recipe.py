@@ -125,6 +125,8 @@ def test_wrong_keys_and_values_are_named(bare, override, message):
         ("=3", r"--set '=3' is not KEY=VALUE"),
         ("", r"--set '' is not KEY=VALUE"),
         ("stages=[dm", r"the value is not YAML"),
+        ("seed=2024-99-99", r"the value is not YAML"),
+        ("dm={weight: 1, weight: 2}", r"the value is not YAML"),
         ("seed.x=1", r"seed is a value, not a section"),
         ("device.index.x=1", r"device is a value, not a section"),
     ],
@@ -177,7 +179,13 @@ def test_unknown_recipe_gets_the_nearest_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("dm: [", "cannot be read as YAML"), ("- a", "is not a recipe"), ("", "is not a")]
+    ("text", "message"),
+    [
+        ("dm: [", "cannot be read as YAML"),
+        ("seed: 2024-99-99", "cannot be read as YAML"),
+        ("- a", "is not a recipe"),
+        ("", "is not a"),
+    ],
 )
 def test_files_that_are_no_recipe(tmp_path, text, message):
     """Broken YAML, a list and an empty file are refused by path."""

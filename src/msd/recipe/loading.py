@@ -86,7 +86,7 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f" on line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise RecipeError(f"{path} cannot be read as YAML ({error.problem}{line}); mend it.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that is none
         raise RecipeError(f"{path} cannot be read as YAML ({error}); mend it.") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} is not a recipe; start from a packaged one (`msd recipes` lists them).")
@@ -133,7 +133,7 @@ def _parse(override: str) -> tuple[str, Any]:
         raise RecipeError(f"--set {override!r} is not KEY=VALUE; write e.g. --set dm.learning_rate=3e-4")
     try:
         return key, yaml.load(text, _UniqueKeys)
-    except yaml.YAMLError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise RecipeError(
             f"--set {override!r}: the value is not YAML; quote it, or write a plain number or word."
         ) from error
