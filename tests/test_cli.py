@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msd.cli import main
+from msd.cli import VERBS, main
 from msd.networks.folder import WEIGHTS
 
 MSD = [sys.executable, "-c", "from msd.cli import main; main()"]
@@ -86,9 +86,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "demo" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "verb", ["demo", "recipes", "pretrain", "partition", "pairs", "distill", "status", "sample", "eval", "report"]
-)
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_an_example(verb: str) -> None:
     assert f"Example: msd {verb}" in " ".join(msd(verb, "--help").stdout.split())
 
@@ -182,6 +180,15 @@ def test_recipes_lists_cost_and_expectation() -> None:
     rows = {row["name"]: row for row in json.loads(msd("recipes", "--json").stdout)}
     assert rows.keys() == {"digits", "smoke"}
     assert all(row["cost"] and row["expected"] for row in rows.values())
+
+
+def test_recipes_explains_one_recipe() -> None:
+    keys = json.loads(msd("recipes", "digits", "--json").stdout)["keys"]
+    assert keys["student.sigma_init"]["value"] == 2.5
+    assert keys["student.sigma_init"]["origin"] == "recipe"
+    shown = msd("recipes", "digits").stdout
+    assert all(key.rpartition(".")[2] in shown for key in keys)
+    assert "did you mean digits?" in fails("recipes", "digit")
 
 
 BAD = {

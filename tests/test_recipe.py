@@ -1,10 +1,23 @@
 """The recipe: packaged ones load, faults fail early with the nearest valid name, and identity is what decides a run."""
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
 from msd.errors import RecipeError
-from msd.recipe import Recipe, load_recipe, packaged_recipes, validate
+from msd.recipe import (
+    DMSection,
+    PretrainSection,
+    Recipe,
+    RoleSection,
+    explain,
+    load_recipe,
+    packaged_recipes,
+    revised,
+    validate,
+)
 
 
 @pytest.fixture
@@ -43,7 +56,7 @@ def test_digits_recipe_is_the_demo():
         ("network.block_out_channels=[16, 32, 64]", lambda recipe: recipe.network.block_out_channels, (16, 32, 64)),
         ("fleet.max_parallel=2", lambda recipe: recipe.fleet.max_parallel, 2),
         ("fleet.max_parallel=null", lambda recipe: recipe.fleet.max_parallel, None),
-        ("baselines=[]", lambda recipe: recipe.baselines, ()),
+        ("rows={}", lambda recipe: recipe.rows, {}),
         ("summary=a=b", lambda recipe: recipe.summary, "a=b"),
         ("dm.regression.with_replacement=true", lambda recipe: recipe.dm.regression.with_replacement, True),
     ],
@@ -90,6 +103,12 @@ def test_seed_and_device_replace_the_files(bare):
         ("name=a/b", r"^name: .*pattern"),
         ("seed=-1", r"^seed: .*greater than or equal to 0"),
         ("dm=3", r"^dm: .*\(got 3\)"),
+        ("dm.sigma_init=3", r"^dm\.sigma_init is not a recipe key; did you mean student\.sigma_init\?"),
+        ("stages=[dmm]", r"^stages: there is no stage 'dmm'; did you mean dm\?$"),
+        ("stages=[]", r"^stages: a student goes through at least one stage \(known: dm\)"),
+        ("stages=[dm, dm]", r"^stages: dm is there twice, .* raise dm\.num_updates instead"),
+        ("stages=dm", r"^stages: .*tuple \(got 'dm'\)"),
+        ("baselines=[]", r"^baselines is not a recipe key \(known: .*rows"),
         ("dm.learning_rate.x=3", r"^dm\.learning_rate: .*number"),
     ],
 )
@@ -105,7 +124,9 @@ def test_wrong_keys_and_values_are_named(bare, override, message):
         ("dm.learning_rate", r"--set 'dm\.learning_rate' is not KEY=VALUE"),
         ("=3", r"--set '=3' is not KEY=VALUE"),
         ("", r"--set '' is not KEY=VALUE"),
-        ("baselines=[single", r"the value is not YAML"),
+        ("stages=[dm", r"the value is not YAML"),
+        ("seed=2024-99-99", r"the value is not YAML"),
+        ("dm={weight: 1, weight: 2}", r"the value is not YAML"),
         ("seed.x=1", r"seed is a value, not a section"),
         ("device.index.x=1", r"device is a value, not a section"),
     ],
@@ -158,7 +179,13 @@ def test_unknown_recipe_gets_the_nearest_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("dm: [", "cannot be read as YAML"), ("- a", "is not a recipe"), ("", "is not a")]
+    ("text", "message"),
+    [
+        ("dm: [", "cannot be read as YAML"),
+        ("seed: 2024-99-99", "cannot be read as YAML"),
+        ("- a", "is not a recipe"),
+        ("", "is not a"),
+    ],
 )
 def test_files_that_are_no_recipe(tmp_path, text, message):
     """Broken YAML, a list and an empty file are refused by path."""
@@ -191,10 +218,10 @@ def test_recipes_are_frozen(bare):
 
 @pytest.mark.parametrize(
     "override",
-    ["evaluation.num_samples=7", "fleet.threads=3", "device=cuda", "summary=other", "cost=other", "baselines=[]"],
+    ["evaluation.num_samples=7", "fleet.threads=3", "device=cuda", "summary=other", "cost=other", "rows={}"],
 )
 def test_fingerprint_ignores_where_and_how_it_is_measured(bare, override):
-    """Evaluation, fleet, device, baselines and prose do not make another run."""
+    """Evaluation, fleet, device, rows and prose do not make another run."""
     assert load_recipe(bare, [override]).fingerprint() == load_recipe(bare).fingerprint()
 
 
@@ -207,7 +234,7 @@ def test_fingerprint_ignores_where_and_how_it_is_measured(bare, override):
         "partition.num_parts=2",
         "network.dropout=0.1",
         "pretrain.batch_size=3",
-        "teacher.source=elsewhere",
+        "student.sigma_init=2.5",
         "seed=1",
     ],
 )
@@ -231,3 +258,145 @@ def test_head_start_is_a_share_of_the_updates(bare, share, num_updates, expected
     """`num_head_start` is the share in whole student updates."""
     recipe = load_recipe(bare, [f"dm.num_updates={num_updates}", f"dm.regression.head_start={share}"])
     assert recipe.dm.num_head_start == expected
+
+
+def test_repeated_keys_are_refused_with_their_line(tmp_path):
+    """YAML would take the last of two silently; here the second is named, wherever it is."""
+    path = tmp_path / "mine.yaml"
+    for text, key, line in (
+        ("seed: 0\ndevice: cpu\nseed: 1\n", "seed", 3),
+        ("dm:\n  weight: 1\n  batch_size: 3\n  weight: 2\n", "weight", 4),
+        ("rows:\n  a: {dm.weight: 0}\n  b: {}\n  a: {}\n", "a", 4),
+    ):
+        path.write_text(text)
+        with pytest.raises(RecipeError, match=rf"mine\.yaml cannot be read .*'{key}' is there twice on line {line}\)"):
+            load_recipe(str(path))
+    path.write_text("dm: &base {weight: 2}\npairs: {<<: {num_pairs: 100}, num_pairs: 200}\n")
+    assert load_recipe(str(path)).pairs.num_pairs == 200
+
+
+def test_relative_paths_begin_where_they_were_typed(tmp_path, monkeypatch):
+    """Teacher, partition file and start: in a file at its folder, by --set at the working directory; words stay words."""
+    here, there = (tmp_path / "here").resolve(), (tmp_path / "there").resolve()
+    here.mkdir()
+    there.mkdir()
+    path = there / "mine.yaml"
+    path.write_text(
+        "teacher: {source: t}\nstudent: {start: s}\npartition: {method: file, file: p.yaml}\n"
+        "rows: {a: {student.start: r}, b: {student: {start: teacher}}}\n"
+    )
+    monkeypatch.chdir(here)
+    recipe = load_recipe(str(path))
+    assert recipe.teacher.source == str(there / "t")
+    assert recipe.student.start == str(there / "s")
+    assert recipe.partition.file == str(there / "p.yaml")
+    assert recipe.rows == {"a": {"student.start": str(there / "r")}, "b": {"student.start": "teacher"}}
+    overrides = [
+        "teacher.source=t",
+        "student.start=../s",
+        "partition={method: file, file: p.yaml}",
+        "rows.b.student.start=r",
+    ]
+    recipe = load_recipe(str(path), overrides)
+    assert recipe.teacher.source == str(here / "t")
+    assert recipe.student.start == str(tmp_path.resolve() / "s")
+    assert recipe.partition.file == str(here / "p.yaml")
+    assert recipe.rows == {"a": {"student.start": str(there / "r")}, "b": {"student.start": str(here / "r")}}
+    assert load_recipe(str(path), ["teacher.source=packaged:digits"]).teacher.source == "packaged:digits"
+    assert load_recipe(str(path), ["student.start=teacher"]).student.start == "teacher"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (["teacher.source=a"], ["teacher.source=b"]),
+        (["student.start=a"], ["student.start=b"]),
+        (["partition={method: file, file: a}"], ["partition={method: file, file: b}"]),
+    ],
+)
+def test_identity_holds_no_path(bare, overrides):
+    """Where content lies is no part of a run's identity; that it comes from a path and not from a word is."""
+    first, second = (load_recipe(bare, one) for one in overrides)
+    assert first.fingerprint() == second.fingerprint() != load_recipe(bare).fingerprint()
+
+
+def test_a_cohorts_recipe_is_revised_for_measuring_alone():
+    """What decides a cohort can't be changed when it is measured; an unknown key keeps its own sentence."""
+    stored = load_recipe("digits").model_dump(mode="json")
+    changed = revised(stored, ["evaluation.num_samples=7"], allowed=("evaluation",), device="cuda")
+    assert (changed.evaluation.num_samples, changed.device) == (7, "cuda")
+    for override, message in (
+        (
+            "partition.num_parts=2",
+            r"^partition\.num_parts decides what a cohort is, which eval only measures; set evaluation",
+        ),
+        ("rows.single.dm.weight=2", r"^rows\.single\.dm\.weight changes nothing that is measured; set evaluation\.\*"),
+        ("device=cuda", r"--device"),
+        ("evalution.seed=2", r"^evalution is not a recipe key; did you mean evaluation\?"),
+        ("evaluation.sead=2", r"^evaluation\.sead is not a recipe key; did you mean seed\?"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            revised(stored, [override], allowed=("evaluation",))
+    assert revised(stored, ["partition.num_parts=2"]).partition.num_parts == 2
+    assert stored == load_recipe("digits").model_dump(mode="json")
+
+
+def test_a_rows_stored_recipe_can_be_measured():
+    """Its pairs may have come from a row that it does not hold."""
+    digits = load_recipe("digits", ["rows.post={pairs.source: single}"])
+    stored = digits.variant(digits.rows["post"]).model_dump(mode="json")
+    assert revised(stored, [], allowed=("evaluation",)).pairs.source == "single"
+    with pytest.raises(RecipeError, match="there is no row 'single'"):
+        revised(stored, [])
+
+
+def test_a_stage_says_how_its_networks_learn():
+    """Teacher, student and critic are described by one set of fields; the critic has its own rate and no average."""
+    recipe = load_recipe("digits")
+    assert recipe.stage_settings() == (("dm", recipe.dm),)
+    critic = recipe.dm.critic_role
+    assert (critic.learning_rate, critic.ema_decay) == (recipe.dm.critic_learning_rate, None)
+    for name in RoleSection.model_fields.keys() - {"learning_rate", "ema_decay"}:
+        assert getattr(critic, name) == getattr(recipe.dm, name)
+    defaults = {name: getattr(DMSection(), name) for name in RoleSection.model_fields}
+    assert defaults == {
+        "learning_rate": 8e-4,
+        "warmup_updates": 25,
+        "final_rate": 0.05,
+        "adam_beta1": 0.0,
+        "clip_norm": 10.0,
+        "ema_decay": 0.995,
+    }
+    assert PretrainSection().ema_decay == 0.998
+
+
+def test_every_value_is_explained():
+    """Each section and each key of a recipe has documentation, and its text says where it came from."""
+    recipe = load_recipe("digits")
+    sections = {section.name: section for section in explain(recipe)}
+    assert sections.keys() >= {"", "dm", "dm.regression", "pairs.solver", "student", "fleet"}
+    assert all(section.documentation and section.keys for section in sections.values())
+    keys = {key.key: key for section in sections.values() for key in section.keys}
+    assert [key.key for key in keys.values() if len(key.documentation) < 15] == []
+    assert (keys["dm.num_updates"].value, keys["dm.num_updates"].origin) == (880, "recipe")
+    assert (keys["dm.critic_turns"].value, keys["dm.critic_turns"].origin) == (1, "default")
+    assert keys["pairs.solver.num_steps"].origin == "recipe"
+
+
+def test_a_default_section_is_all_default(bare):
+    """Also what the section's default sets itself."""
+    origins = {key.key: key.origin for section in explain(load_recipe(bare, ["dm.weight=2"])) for key in section.keys}
+    assert {key for key, origin in origins.items() if origin == "recipe"} == {"name", "seed", "device", "dm.weight"}
+
+
+def test_a_solver_keeps_its_steps_when_another_value_is_set(bare):
+    """Setting a value of a section does not move its neighbours."""
+    assert (
+        load_recipe(bare, ["pairs.solver.method=euler"]).pairs.solver.num_steps == load_recipe(bare).pairs.solver.num_steps
+    )
+
+
+def test_the_recipe_needs_no_torch():
+    """So that listing, explaining and planning are instant."""
+    code = "import sys, msd.recipe; sys.exit(str({'torch', 'numpy', 'diffusers'} & set(sys.modules) or ''))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr.strip() == ""

@@ -54,7 +54,7 @@ def test_one_failing_student_does_not_stop_the_other_and_can_be_retried(jobs: li
     assert is_done(jobs[1])
     run_jobs(jobs, max_parallel=2)
     assert is_done(jobs[0])
-    assert load_denoiser(jobs[0].result).spec.sigma_init == jobs[0].settings.sigma_init
+    assert load_denoiser(jobs[0].result).spec.sigma_init == jobs[0].sigma_init
 
 
 def test_a_stopped_worker_saves_and_goes_on_to_the_same_student(jobs: list[Job], tmp_path: Path) -> None:

@@ -101,10 +101,8 @@ def test_a_real_distillation_reaches_a_pinned_distance(tmp_path: Path) -> None:
     plan = PairsPlan(600, 300, Solver("heun", 8), images.prior, seed=0)
     make_pairs(teacher, tmp_path, plan)
     regression = RegressionSection(weight=4, head_start=0.75, batch_size=48)
-    settings = DMSection(
-        num_updates=160, batch_size=32, sigma_init=2.5, learning_rate=2e-3, ema_decay=0.98, regression=regression
-    )
-    stage = DistributionMatching(settings, teacher.denoiser, partition, 0, load_pairs(tmp_path), ENGINE)
+    settings = DMSection(num_updates=160, batch_size=32, learning_rate=2e-3, ema_decay=0.98, regression=regression)
+    stage = DistributionMatching(settings, teacher.denoiser, partition, 0, load_pairs(tmp_path), ENGINE, sigma_init=2.5)
     run_stage(stage, ENGINE.generator(0))
 
     student = stage.roles["student"].result()

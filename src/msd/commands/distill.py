@@ -35,6 +35,7 @@ def make_job(run: Run, name: str, partition: Partition, part: int, num_updates: 
         device=recipe.device,
         threads=recipe.fleet.threads,
         checkpoint_every=recipe.fleet.checkpoint_every,
+        sigma_init=recipe.student.sigma_init,
     )
 
 
@@ -45,12 +46,12 @@ def student_jobs(run: Run, partition: Partition) -> list[Job]:
 
 def baseline_jobs(run: Run, partition: Partition) -> list[Job]:
     """Single students of all conditions: with one student's updates, and with the whole cohort's."""
-    updates = {
-        "single": run.recipe.dm.num_updates,
-        "single-equal-total": run.recipe.dm.num_updates * partition.num_parts,
-    }
-    whole = Partition.whole(partition.prior)
-    return [make_job(run, name, whole, 0, updates[name]) for name in run.recipe.baselines]
+    recipe, whole = run.recipe, Partition.whole(partition.prior)
+    totals = [name for name in recipe.rows if recipe.row(name).equal != "updates-per-student"]
+    return [
+        make_job(run, name, whole, 0, recipe.dm.num_updates * (partition.num_parts if name in totals else 1))
+        for name in recipe.rows
+    ]
 
 
 def train(run: Run, teacher: Teacher, jobs: Sequence[Job], output: Output) -> None:

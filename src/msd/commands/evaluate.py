@@ -85,7 +85,7 @@ def cohort_recipe(folder: Path, overrides: list[str] | None, seed: int | None, d
     """The recipe a cohort was made by, with changes; `seed` is that of the evaluation's noise and labels."""
     stored = read_manifest(folder).facts["recipe"]
     chosen = [*(overrides or []), *([f"evaluation.seed={seed}"] if seed is not None else [])]
-    return revised(stored, chosen, device=device)
+    return revised(stored, chosen, allowed=("evaluation",), device=device)
 
 
 def evaluate_run(run: Run, output: Output) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def evaluate_run(run: Run, output: Output) -> dict[str, Any]:
     bench = open_bench(recipe, cohort.partition)
     samplers = teacher_samplers(recipe)
     reference = samplers[0].name
-    for name in recipe.baselines:
+    for name in recipe.rows:
         if (run.baseline(name) / "cohort.json").exists():
             samplers.append(cohort_sampler(name, Cohort.load(run.baseline(name), device)))
     samplers.append(cohort_sampler("cohort", cohort))
@@ -154,7 +154,7 @@ def grids(run: Run) -> dict[str, Tensor]:
     labels = torch.arange(num).repeat_interleave(NUM_GRID_COLUMNS)
     noise = torch.randn(len(labels), *cohort.noise_shape, generator=torch.Generator().manual_seed(7))
     result = {sampler.name: sampler.generate(noise, labels) for sampler in teacher_samplers(run.recipe)}
-    for name in run.recipe.baselines:
+    for name in run.recipe.rows:
         if (run.baseline(name) / "cohort.json").exists():
             result[name] = Cohort.load(run.baseline(name)).generate(labels, noise=noise)
     return result | {"cohort": cohort.generate(labels, noise=noise)}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from msd.commands.console import Output, condition_list, job_table
 from msd.fleet.jobs import Job, read_status
-from msd.recipe import load_recipe, packaged_recipes
+from msd.recipe import SectionExplanation, explain, load_recipe, packaged_recipes
 from msd.run import Run
 
 
@@ -33,7 +35,7 @@ def status(folder: Path, output: Output) -> dict[str, Any]:
     }
 
 
-def recipes(output: Output) -> list[dict[str, str]]:
+def list_recipes(output: Output) -> list[dict[str, str]]:
     """The packaged recipes with cost and expected result."""
     rows = []
     table = Table(title="packaged recipes", title_justify="left")
@@ -45,3 +47,37 @@ def recipes(output: Output) -> list[dict[str, str]]:
         rows.append({"name": name, "summary": recipe.summary, "cost": recipe.cost, "expected": recipe.expected})
     output.show(table)
     return rows
+
+
+def show_recipe(name: str, output: Output) -> dict[str, Any]:
+    """Every key of one recipe: its value, whether the recipe gives it, and what it means. Raises RecipeError."""
+    recipe = load_recipe(name)
+    sections = explain(recipe)
+    for section in sections:
+        output.show(_section_table(section))
+    keys = [asdict(key) for section in sections for key in section.keys]
+    return {"name": recipe.name, "keys": {key.pop("key"): key for key in keys}}
+
+
+def _section_table(section: SectionExplanation) -> Table:
+    """A section's keys; beside each its value (bold where the recipe gives it), with the meaning below."""
+    title = f"[bold]{section.name or 'recipe'}[/]: {escape(section.documentation)}"
+    table = Table(title=title, title_justify="left", title_style="", show_header=False, box=None, pad_edge=False)
+    table.add_column("key", no_wrap=True, min_width=28)
+    table.add_column("value and meaning", overflow="fold")
+    for key in section.keys:
+        name = key.key.removeprefix(f"{section.name}.")
+        style = "bold" if key.origin == "recipe" else ""
+        value = f"[{style}]{escape(_value(key.value))}[/]" if style else escape(_value(key.value))
+        table.add_row(f"  {name}", f"{value}  [dim]({key.origin})[/]\n[dim]{escape(key.documentation)}[/]")
+    table.add_row()
+    return table
+
+
+def _value(value: Any) -> str:
+    """As YAML would have it; a mapping of mappings has a line for each."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and value:
+        return "\n".join(f"{key}: {json.dumps(entry, ensure_ascii=False)}" for key, entry in value.items())
+    return json.dumps(value, ensure_ascii=False)

@@ -32,6 +32,7 @@ class Job:
     device: str
     threads: int
     checkpoint_every: int
+    sigma_init: float = 80.0
 
     @property
     def result(self) -> Path:

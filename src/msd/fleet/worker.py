@@ -67,7 +67,7 @@ def train(job: Job, stop: list[int]) -> None:
     teacher = load_teacher(job.teacher, engine.device)
     partition = Partition.from_json(job.partition, source=f"{job.folder / 'job.json'}")
     pairs = load_pairs(job.pairs) if job.pairs else None
-    stage = DistributionMatching(job.settings, teacher.denoiser, partition, job.part, pairs, engine)
+    stage = DistributionMatching(job.settings, teacher.denoiser, partition, job.part, pairs, engine, job.sigma_init)
     generator = engine.generator(job.seed)
     identity = {"partition": partition.hash, "teacher": teacher.hash, "part": job.part, "stage": stage.name}
     checkpoints = Checkpoints(job.checkpoints, identity)

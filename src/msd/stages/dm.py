@@ -19,7 +19,7 @@ from msd.errors import DataError
 from msd.objectives.denoising import denoising_loss
 from msd.objectives.dm import dm_gradient, dm_loss
 from msd.objectives.regression import regression_loss
-from msd.recipe import DMSection
+from msd.recipe import DMSection, RoleSection
 from msd.training.engine import Engine
 from msd.training.loop import Loss, Turn
 from msd.training.roles import Role, RoleSpec
@@ -48,20 +48,19 @@ class DistributionMatching:
         part: int,
         pairs: PairSet | None,
         engine: Engine,
+        sigma_init: float = 80.0,
     ):
         self.num_steps = settings.num_updates
         self.teacher = teacher.to(engine.device).eval().requires_grad_(False)
         self.student = copy.deepcopy(teacher)
-        self.student.spec = replace(teacher.spec, sigma_init=settings.sigma_init)
+        self.student.spec = replace(teacher.spec, sigma_init=sigma_init)
         self.critic = copy.deepcopy(teacher)
         num_critic = max(1, (settings.num_updates - settings.num_head_start) * settings.critic_turns)
         self.roles = {
-            "student": Role(
-                self.student, self._role(settings, settings.learning_rate, settings.num_updates, settings.ema_decay)
-            ),
-            "critic": Role(self.critic, self._role(settings, settings.critic_learning_rate, num_critic, None)),
+            "student": Role(self.student, self._role(settings, settings.num_updates)),
+            "critic": Role(self.critic, self._role(settings.critic_role, num_critic)),
         }
-        self._settings = settings
+        self._settings, self._sigma_init = settings, sigma_init
         self._partition, self._part = partition, part
         self._pairs = self._pair_stream(pairs, engine)
         self._matching_law = KarrasLaw(settings.sigma_low, settings.sigma_high)
@@ -70,16 +69,8 @@ class DistributionMatching:
         self._fakes: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
-    def _role(settings: DMSection, learning_rate: float, num_updates: int, ema_decay: float | None) -> RoleSpec:
-        return RoleSpec(
-            learning_rate=learning_rate,
-            num_updates=num_updates,
-            warmup_updates=settings.warmup_updates,
-            final_rate=settings.final_rate,
-            adam_beta1=settings.adam_beta1,
-            clip_norm=settings.clip_norm,
-            ema_decay=ema_decay,
-        )
+    def _role(settings: RoleSection, num_updates: int) -> RoleSpec:
+        return RoleSpec(num_updates=num_updates, **{name: getattr(settings, name) for name in RoleSection.model_fields})
 
     def _pair_stream(self, pairs: PairSet | None, engine: Engine) -> PairSet | None:
         regression = self._settings.regression
@@ -118,7 +109,7 @@ class DistributionMatching:
         if self._pairs is None:
             raise DataError("dm.regression.head_start needs pairs; set dm.regression.weight above 0.")
         pairs = self._pair_batch(self._pairs, generator)
-        samples = one_step(self.student, pairs.noise, pairs.conditions, self._settings.sigma_init)
+        samples = one_step(self.student, pairs.noise, pairs.conditions, self._sigma_init)
         regression = regression_loss(samples, pairs.samples)
         return Loss(self._settings.regression.weight * regression, {"regression": regression})
 
@@ -127,7 +118,7 @@ class DistributionMatching:
         noise, conditions = self._part_conditions(generator)
         size = len(conditions)
         if self._pairs is None:
-            samples = one_step(self.student, noise, conditions, settings.sigma_init)
+            samples = one_step(self.student, noise, conditions, self._sigma_init)
             regression = samples.new_zeros(())
         else:
             pairs = self._pair_batch(self._pairs, generator)
@@ -136,7 +127,7 @@ class DistributionMatching:
                 self.student,
                 torch.cat([noise, pairs.noise]),
                 torch.cat([conditions, pairs.conditions]),
-                settings.sigma_init,
+                self._sigma_init,
             )
             regression = regression_loss(samples[size:], pairs.samples)
         fakes = samples[:size]
@@ -156,7 +147,7 @@ class DistributionMatching:
         if self._fakes is None:  # a second critic turn of this step: fresh samples, not the same again
             noise, conditions = self._part_conditions(generator)
             with torch.no_grad():
-                fakes = one_step(self.student, noise, conditions, self._settings.sigma_init)
+                fakes = one_step(self.student, noise, conditions, self._sigma_init)
         else:
             (fakes, conditions), self._fakes = self._fakes, None
         sigma = self._critic_law.sample(len(fakes), _draw(generator))

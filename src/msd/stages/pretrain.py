@@ -12,7 +12,7 @@ from msd.diffusion.draw import Draw
 from msd.diffusion.noise import LogNormalLaw
 from msd.networks.build import build_unet, unet_config
 from msd.objectives.denoising import denoising_loss
-from msd.recipe import Recipe
+from msd.recipe import Recipe, RoleSection
 from msd.training.engine import Engine
 from msd.training.loop import Loss, Turn
 from msd.training.roles import Role, RoleSpec
@@ -43,11 +43,8 @@ class Pretraining:
             "teacher": Role(
                 self.teacher,
                 RoleSpec(
-                    learning_rate=settings.learning_rate,
                     num_updates=settings.num_updates,
-                    warmup_updates=settings.warmup_updates,
-                    ema_decay=settings.ema_decay,
-                    clip_norm=1e9,
+                    **{name: getattr(settings, name) for name in RoleSection.model_fields},
                 ),
             )
         }

@@ -1,0 +1,1 @@
+"""The verbs, a file each: their options and help, and one call. What a verb does is imported when it runs."""

@@ -1,0 +1,25 @@
+"""`msd pairs`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msd.commands.options import RunRequest
+
+if TYPE_CHECKING:
+    from msd.commands.console import Output
+
+
+def pairs(*, request: RunRequest, output: Output) -> None:
+    """Make the (noise, condition, teacher's sample) pairs; run again, it makes what is missing or damaged.
+
+    Example: msd pairs digits --set pairs.num_pairs=6000
+    """
+    from dataclasses import asdict
+
+    from msd.commands.prepare import ensure_pairs, open_teacher
+
+    run = request.run()
+    report = ensure_pairs(run, open_teacher(run), output)
+    counts = f"{len(report.made)} shards made, {len(report.kept)} kept"
+    output.result(asdict(report), f"{report.num_pairs} pairs in {run.pairs} ({counts})")

@@ -1,0 +1,24 @@
+"""`msd partition`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msd.commands.options import RunRequest
+
+if TYPE_CHECKING:
+    from msd.commands.console import Output
+
+
+def partition(*, request: RunRequest, output: Output) -> None:
+    """Divide the conditions among the students; prints and saves the report.
+
+    Example: msd partition digits --set partition.method=balanced-kmeans --out runs/kmeans
+    """
+    from msd.commands.console import partition_table
+    from msd.commands.prepare import open_teacher, partition_report
+
+    run = request.run()
+    report = partition_report(run, open_teacher(run))
+    output.show(partition_table(report))
+    output.result(report, f"saved as {run.partition}")

@@ -1,0 +1,62 @@
+"""The recipe: one YAML file that says everything about a run, as frozen models.
+
+Unknown keys, wrong types and impossible combinations fail here, before any weight is loaded, with the nearest valid name.
+"""
+
+from msd.recipe.documentation import Explanation, SectionExplanation, explain
+from msd.recipe.loading import load_recipe, packaged_recipes, revised, validate
+from msd.recipe.recipe import Recipe
+from msd.recipe.rows import MAIN_ROW, BatchRule, Equal, Row
+from msd.recipe.sections import (
+    PACKAGED_PREFIX,
+    STAGES,
+    TEACHER,
+    DataSection,
+    DMSection,
+    EvaluationSection,
+    FleetSection,
+    NetworkSection,
+    PairsSection,
+    PartitionSection,
+    PretrainSection,
+    RegressionSection,
+    RoleSection,
+    Section,
+    SolverSection,
+    StageName,
+    StudentSection,
+    TeacherSection,
+)
+
+__all__ = [
+    "MAIN_ROW",
+    "PACKAGED_PREFIX",
+    "STAGES",
+    "TEACHER",
+    "BatchRule",
+    "DMSection",
+    "DataSection",
+    "Equal",
+    "EvaluationSection",
+    "Explanation",
+    "FleetSection",
+    "NetworkSection",
+    "PairsSection",
+    "PartitionSection",
+    "PretrainSection",
+    "Recipe",
+    "RegressionSection",
+    "RoleSection",
+    "Row",
+    "Section",
+    "SectionExplanation",
+    "SolverSection",
+    "StageName",
+    "StudentSection",
+    "TeacherSection",
+    "explain",
+    "load_recipe",
+    "packaged_recipes",
+    "revised",
+    "validate",
+]

@@ -1,0 +1,153 @@
+"""From a file and `--set` to a Recipe: finding it, reading it, changing it, checking it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from msd.errors import RecipeError
+from msd.recipe.messages import nearest
+from msd.recipe.overrides import anchor, flattened, set_value
+from msd.recipe.recipe import NOT_IDENTITY, Recipe, build
+from msd.recipe.rows import DEFAULT_ROWS
+
+PACKAGED = Path(__file__).parent.parent / "recipes"
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML whose mappings have each key once; PyYAML would silently take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
+            seen.add(name)
+        return node
+
+
+def packaged_recipes() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(PACKAGED.glob("*.yaml"))}
+
+
+def load_recipe(name: str, overrides: list[str] | None = None, **top_level: Any) -> Recipe:
+    """Read a packaged recipe by name or any by path, apply dotted `overrides` ("dm.learning_rate=3e-4"), validate.
+
+    `top_level` replaces top-level fields (seed, device) unless None. Raises RecipeError.
+    """
+    path = _find(name)
+    content = _read(path)
+    anchor(content, path.parent)
+    _apply_all(content, overrides, top_level)
+    content.setdefault("name", path.stem)
+    return build(content)
+
+
+def revised(
+    content: dict[str, Any], overrides: list[str] | None, *, allowed: Collection[str] = (), **top_level: Any
+) -> Recipe:
+    """A stored recipe with dotted `overrides` and top-level values applied. Raises RecipeError.
+
+    `allowed` names the sections that overrides may change where the recipe is only measured by (none: all may).
+    """
+    content = copy.deepcopy(content)
+    if allowed:
+        for override in overrides or []:
+            _check_allowed(_parse(override)[0], allowed)
+    _apply_all(content, overrides, top_level)
+    return build(content, lone=bool(allowed))
+
+
+def validate(content: dict[str, Any]) -> Recipe:
+    """Build a Recipe from plain values. Raises RecipeError with one sentence for the first thing that is wrong."""
+    return build(content)
+
+
+def _find(name: str) -> Path:
+    packaged = packaged_recipes()
+    if name in packaged:
+        return packaged[name]
+    path = Path(name)
+    if path.is_file():
+        return path
+    hint = nearest(name, list(packaged))
+    raise RecipeError(f"there is no recipe {name!r}, neither packaged nor as a file{hint}; `msd recipes` lists them.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except yaml.MarkedYAMLError as error:
+        line = f" on line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise RecipeError(f"{path} cannot be read as YAML ({error.problem}{line}); mend it.") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that is none
+        raise RecipeError(f"{path} cannot be read as YAML ({error}); mend it.") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} is not a recipe; start from a packaged one (`msd recipes` lists them).")
+    return content
+
+
+def _apply_all(content: dict[str, Any], overrides: list[str] | None, top_level: dict[str, Any]) -> None:
+    for override in overrides or []:
+        _apply(content, override)
+    anchor(content, Path.cwd())
+    content.update({key: value for key, value in top_level.items() if value is not None})
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, value = _parse(override)
+    first, *rest = key.split(".", 2)
+    if first == "rows" and rest:
+        _apply_to_row(content, rest[0], ".".join(rest[1:]), value)
+        return
+    try:
+        set_value(content, key, value)
+    except RecipeError as error:
+        raise RecipeError(f"--set {override!r}: {str(error).removeprefix(f'{key}: ')}") from error
+
+
+def _apply_to_row(content: dict[str, Any], name: str, key: str, value: Any) -> None:
+    """Change or add one row; the others stay, also those that are there by default. A row's own keys are dotted."""
+    rows = content.setdefault("rows", copy.deepcopy(DEFAULT_ROWS))
+    if not isinstance(rows, dict):
+        raise RecipeError("rows is not a mapping of names to what each row changes; see `msd recipes NAME`.")
+    if not key:
+        rows[name] = value
+        return
+    row = rows.get(name) or {}
+    if not isinstance(row, dict):
+        raise RecipeError(f"rows.{name} is not a mapping of what the row changes; see `msd recipes NAME`.")
+    rows[name] = flattened(row) | flattened({key: value})
+
+
+def _parse(override: str) -> tuple[str, Any]:
+    """The key and, read as YAML, the value of KEY=VALUE. Raises RecipeError."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"--set {override!r} is not KEY=VALUE; write e.g. --set dm.learning_rate=3e-4")
+    try:
+        return key, yaml.load(text, _UniqueKeys)
+    except (ValueError, yaml.YAMLError) as error:
+        raise RecipeError(
+            f"--set {override!r}: the value is not YAML; quote it, or write a plain number or word."
+        ) from error
+
+
+def _check_allowed(key: str, allowed: Collection[str]) -> None:
+    first = key.split(".")[0]
+    if first in allowed or first not in Recipe.model_fields:  # what is unknown altogether gets its own sentence later
+        return
+    instead = ", ".join(f"{name}.*" for name in allowed)
+    if first == "device":
+        raise RecipeError("device has its own option here; write --device.")
+    if first in NOT_IDENTITY:
+        raise RecipeError(f"{key} changes nothing that is measured; set {instead} here.")
+    raise RecipeError(
+        f"{key} decides what a cohort is, which eval only measures; set {instead} here, or distill another cohort."
+    )

@@ -1,0 +1,193 @@
+"""The recipe: all that is known about a run, checked as a whole, and what follows from it (its rows, its identity)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from msd.errors import RecipeError
+from msd.files import sha256_json
+from msd.recipe.messages import nearest, sentence
+from msd.recipe.overrides import flattened, set_value
+from msd.recipe.rows import DEFAULT_ROWS, MAIN_ROW, NAME_PATTERN, Row, check_sources, own_overrides, read_row
+from msd.recipe.sections import (
+    PATHS,
+    STAGES,
+    DataSection,
+    DMSection,
+    EvaluationSection,
+    FleetSection,
+    NetworkSection,
+    PairsSection,
+    PartitionSection,
+    PretrainSection,
+    RoleSection,
+    Section,
+    StageName,
+    StudentSection,
+    TeacherSection,
+    Whole,
+)
+
+NOT_IDENTITY = {"summary", "cost", "expected", "device", "evaluation", "fleet", "rows"}
+"""What may change between two invocations on one run's folder."""
+LONE = "lone"
+"""Validation context of a row's recipe that stands alone: the row its pairs come from is not in it."""
+
+
+class Recipe(Section):
+    """Everything about a run. Where a text says "the prototype", it means an experiment on 8x8 digits that preceded this
+    package; "not tuned" means that nobody looked for a better value."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    """What the run and its cohort are called. Default: the file's name."""
+    summary: str = ""
+    """One line that says what the recipe does, for `msd recipes`."""
+    cost: str = ""
+    """Time it takes, and on what machine."""
+    expected: str = ""
+    """What it should give, measured."""
+    seed: Whole = 0
+    """Seed of everything random but the evaluation's (`evaluation.seed`). Other seeds show how far chance goes."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N. Default: what every machine has."""
+    data: DataSection = DataSection()
+    network: NetworkSection = NetworkSection()
+    teacher: TeacherSection = TeacherSection()
+    pretrain: PretrainSection = PretrainSection()
+    partition: PartitionSection = PartitionSection()
+    student: StudentSection = StudentSection()
+    stages: tuple[StageName, ...] = ("dm",)
+    """The stages a student goes through, in order; each has the section of its name. Default: distribution matching alone,
+    MSD's first stage."""
+    pairs: PairsSection = PairsSection()
+    dm: DMSection = DMSection()
+    rows: dict[str, dict[str, Any]] = Field(default=DEFAULT_ROWS, validate_default=True)
+    """Students for comparison: a row's name, then what it changes in this recipe (dotted keys of partition, pairs, student,
+    stages and the stages' sections), what it holds `equal` with the recipe's own cohort (updates-per-student, total-updates
+    or total-images), its `batch` (whole, or share: a K-th) and a `note`. Default: a single student, at equal updates and at
+    the cohort's total; {} for none."""
+    evaluation: EvaluationSection = EvaluationSection()
+    fleet: FleetSection = FleetSection()
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _known_stages(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        if not value:
+            raise ValueError(f"a student goes through at least one stage (known: {', '.join(STAGES)})")
+        for name in value:
+            if name not in STAGES:
+                raise ValueError(f"there is no stage {name!r}{nearest(str(name), STAGES)}")
+            if list(value).count(name) > 1:
+                raise ValueError(
+                    f"{name} is there twice, but its settings are one section; raise {name}.num_updates instead"
+                )
+        return value
+
+    @field_validator("rows")
+    @classmethod
+    def _flat_rows(cls, rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        flat = {}
+        for name, values in rows.items():
+            with _prefixed(f"rows.{name}: "):
+                flat[name] = flattened(values)
+        return flat
+
+    @model_validator(mode="after")
+    def _possible(self) -> Recipe:
+        regression = self.dm.regression
+        if regression.weight > 0 and regression.batch_size > self.pairs.num_pairs and not regression.with_replacement:
+            raise ValueError(
+                f"dm.regression.batch_size {regression.batch_size} is larger than pairs.num_pairs {self.pairs.num_pairs}; "
+                "make more pairs, or set dm.regression.with_replacement=true"
+            )
+        if regression.head_start > 0 and regression.weight == 0:
+            raise ValueError("dm.regression.head_start needs dm.regression.weight above 0; set both or neither")
+        if self.dm.sigma_low >= self.dm.sigma_high:
+            raise ValueError(f"dm.sigma_low {self.dm.sigma_low} must be below dm.sigma_high {self.dm.sigma_high}")
+        if self.pretrain.sigma_min >= self.pretrain.sigma_max:
+            raise ValueError(
+                f"pretrain.sigma_min {self.pretrain.sigma_min} must be below pretrain.sigma_max {self.pretrain.sigma_max}"
+            )
+        if self.dm.weight == 0 and regression.weight == 0:
+            raise ValueError("dm.weight and dm.regression.weight are both 0, so nothing would be learned; raise one")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_possible(self, info: ValidationInfo) -> Recipe:
+        sources = {MAIN_ROW: self.pairs.source}
+        for name in self.rows:
+            with _prefixed(f"rows.{name}: "):
+                sources[name] = self.variant(self.row(name).overrides).pairs.source
+        if not (info.context or {}).get(LONE):
+            check_sources(sources)
+        return self
+
+    def row(self, name: str) -> Row:
+        """One of `rows`, read: its overrides, and how it is compared with the cohort."""
+        return read_row(name, self.rows[name], tuple(type(self).model_fields))
+
+    def variant(self, overrides: Mapping[str, Any]) -> Recipe:
+        """The recipe of a row (its dotted `overrides`; keys like `equal` are not among them and are left out). It has no
+        rows.
+
+        Raises RecipeError.
+        """
+        content = self.model_dump(mode="json") | {"rows": {}}
+        for key, value in self._without_file(own_overrides(overrides)).items():
+            set_value(content, key, value)
+        return build(content, lone=True)
+
+    def _without_file(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """A row of one part, or of another method, leaves the recipe's partition file behind."""
+        num_parts, method = changes.get("partition.num_parts"), changes.get("partition.method", self.partition.method)
+        if num_parts == 1 and "partition.method" not in changes:
+            changes, method = {"partition.method": "contiguous", **changes}, "contiguous"
+        if method != "file" and "partition.file" not in changes:
+            return {"partition.file": None, **changes}
+        if method == "file" and num_parts is not None:
+            raise RecipeError("partition.num_parts changes nothing where a file divides; set partition.method beside it.")
+        return changes
+
+    def stage_settings(self) -> tuple[tuple[str, RoleSection], ...]:
+        """The stages a student goes through, each with its section, in order."""
+        return tuple((name, getattr(self, name)) for name in self.stages)
+
+    def fingerprint(self) -> str:
+        """Hash of all that decides what a run contains; where and how fast it is computed does not count."""
+        return sha256_json(self.identity())
+
+    def identity(self) -> dict[str, Any]:
+        """The part of the recipe that a run folder is bound to. Paths are not in it, since identity is content: whoever
+        reads what lies there hashes it."""
+        content = self.model_dump(mode="json", exclude=NOT_IDENTITY | (set(STAGES) - set(self.stages)))
+        for key, is_path in PATHS.items():
+            section, name = key.split(".")
+            if content[section][name] is None or is_path(content[section][name]):
+                del content[section][name]
+        return content
+
+
+def build(content: Mapping[str, Any], lone: bool = False) -> Recipe:
+    """A Recipe from plain values. Raises RecipeError with one sentence for the first thing that is wrong.
+
+    `lone` is for the recipe of one row, whose pairs may come from a row that is not in it.
+    """
+    try:
+        return Recipe.model_validate(content, context={LONE: lone})
+    except ValidationError as error:
+        raise RecipeError(sentence(error, Recipe)) from error
+
+
+@contextmanager
+def _prefixed(prefix: str) -> Iterator[None]:
+    """Say in whose line an error is."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(f"{prefix}{error}") from error

@@ -1,0 +1,285 @@
+"""The sections of a recipe, as frozen models. The text under a field is its documentation: `msd recipes NAME` prints it.
+
+It says what the value means, its unit, where the default comes from and when to change it. "The prototype" is an experiment
+on 8x8 digits that preceded this package; "not tuned" means that nobody looked for a better value.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Whole = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+StageName = Literal["dm"]
+"""The stages a student can go through: each is also the name of its section in the recipe."""
+STAGES: tuple[str, ...] = typing.get_args(StageName)
+
+TEACHER = "teacher"
+"""The word for the teacher where a recipe names a source: what students start from, whose samples the pairs hold."""
+PACKAGED_PREFIX = "packaged:"
+
+PATHS: dict[str, Callable[[str], bool]] = {
+    "teacher.source": lambda value: not value.startswith(PACKAGED_PREFIX),
+    "partition.file": lambda value: True,
+    "student.start": lambda value: value != TEACHER,
+}
+"""Values that may be paths, each with the test whether it is one. A relative path belongs to the folder it was typed in, and
+a path is never part of a run's identity (its content is)."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class DataSection(Section):
+    """Real images: used to pretrain a teacher and to evaluate, never by the DM stage."""
+
+    name: Literal["digits"] = "digits"
+    """The image set. Default: scikit-learn's digits (1,797 scans of 8x8 pixels, 10 classes), which need no download."""
+
+
+class NetworkSection(Section):
+    """The teacher's U-Net (diffusers UNet2DModel), one entry a resolution level."""
+
+    block_out_channels: tuple[Count, ...] = (24, 48)
+    """Channels of each resolution level, the finest first. Default: the prototype's; more for larger images."""
+    layers_per_block: Count = 1
+    """Residual blocks a level. Default: the prototype's."""
+    norm_num_groups: Count = 8
+    """Groups of each group norm; must divide every width. Default: the prototype's."""
+    attention: bool = False
+    """Self-attention in the middle block. Default: off, as in the prototype; try it on images above 8x8."""
+    dropout: Decay = 0.0
+    """Share of activations dropped while pretraining. Default: none; EDM's ImageNet-64 teacher had 0.1."""
+
+    @model_validator(mode="after")
+    def _groups_divide_channels(self) -> NetworkSection:
+        for width in self.block_out_channels:
+            if width % self.norm_num_groups:
+                raise ValueError(f"norm_num_groups {self.norm_num_groups} must divide every width, and {width} it does not")
+        return self
+
+
+class SolverSection(Section):
+    """Deterministic sampling of the teacher's ODE."""
+
+    method: Literal["heun", "euler"] = "heun"
+    """Heun takes two evaluations a step (the last takes one), Euler one. Default: Heun (EDM, algorithm 1)."""
+    num_steps: Count = 10
+    """Steps from sigma_max down to 0. Default: the prototype's; more for larger images (DMD took 256 for ImageNet-64)."""
+    sigma_min: Positive | None = None
+    """Lowest noise level before 0 (null: the teacher's own)."""
+    sigma_max: Positive | None = None
+    """Noise level at the start (null: the teacher's own). A narrower range spends few steps where the data lives: with 8
+    steps it took the distance of the digits teacher's samples from 4.3 to 1.4 (measured: docs/results.md)."""
+
+
+class TeacherSection(Section):
+    """The frozen denoiser that is distilled."""
+
+    source: str = "packaged:digits"
+    """`packaged:NAME`, or the path of a folder made by `msd pretrain`; a relative one starts at the folder it is typed
+    in."""
+
+
+class RoleSection(Section):
+    """How a network learns: the settings of its optimiser and average. Every stage has them for what it trains."""
+
+    learning_rate: Positive
+    """Peak of Adam's rate."""
+    warmup_updates: Whole = 0
+    """Updates over which the rate rises from near 0 to its peak. Default: none."""
+    final_rate: Decay = 0.0
+    """Share of the peak to which the rate falls along a cosine. Default: to 0."""
+    adam_beta1: Decay = 0.9
+    """Adam's momentum. Default: Adam's own."""
+    clip_norm: Positive = 10.0
+    """Largest norm of a gradient; a longer one is scaled down to it. Default: DMD's, 10."""
+    ema_decay: Decay | None = None
+    """Decay a step of the weights' moving average, which is delivered in their place (null: no average)."""
+
+
+class PretrainSection(RoleSection):
+    """Training a teacher from images with the EDM loss (Karras et al. 2022)."""
+
+    num_updates: Count = 6000
+    """Updates of the teacher. Default: not tuned; the digits recipe does with 4000."""
+    batch_size: Count = 128
+    """Images an update. Default: the prototype's."""
+    learning_rate: Positive = 2e-3
+    """Peak of Adam's rate. Default: the prototype's; lower it for networks above a few million parameters (EDM: 1e-4)."""
+    warmup_updates: Whole = 100
+    """Updates over which the rate rises to its peak. Default: not tuned."""
+    final_rate: Decay = 0.0
+    """Share of the peak to which the rate falls along a cosine. Default: to 0, as in the prototype."""
+    adam_beta1: Decay = 0.9
+    """Adam's momentum. Default: Adam's own."""
+    clip_norm: Positive = 1e9
+    """Largest norm of a gradient. Default: so large that nothing is clipped; lower it where the loss jumps."""
+    ema_decay: Decay | None = 0.998
+    """Decay an update of the weights' moving average, which is the teacher (null: the weights themselves are). Default: the
+    prototype's on MNIST; nearer 1 for longer trainings."""
+    sigma_data: Positive = 0.5
+    """Standard deviation to which the images are scaled. Default: EDM's."""
+    sigma_min: Positive = 0.002
+    """Lowest noise level at which the teacher is sampled. Default: EDM's."""
+    sigma_max: Positive = 80.0
+    """Highest noise level at which the teacher is sampled. Default: EDM's."""
+    log_sigma_mean: float = -1.2
+    """Mean of ln(sigma) in training. Default: EDM's."""
+    log_sigma_deviation: Positive = 1.2
+    """Standard deviation of ln(sigma) in training. Default: EDM's."""
+
+
+class PartitionSection(Section):
+    """How the conditions are divided among the students."""
+
+    method: Literal["contiguous", "random", "balanced-kmeans", "file"] = "contiguous"
+    """`contiguous`: runs of neighbouring labels, as MSD does on ImageNet; `random`; `balanced-kmeans`: equal groups of
+    classes alike to the teacher; `file`: the user's own."""
+    num_parts: Count = 4
+    """Parts, and so students. Default: the number of most of MSD's experiments. With method file the file decides."""
+    seed: int | None = None
+    """Of random and balanced-kmeans (null: the recipe's seed)."""
+    file: str | None = None
+    """The user's YAML for method file, and only for it; a relative path starts at the folder it is typed in."""
+
+    @model_validator(mode="after")
+    def _file_fits_method(self) -> PartitionSection:
+        if (self.method == "file") != (self.file is not None):
+            raise ValueError("method file needs `file`, and only it does; set both or neither")
+        return self
+
+
+class StudentSection(Section):
+    """What a student is before its first stage, and how it is sampled."""
+
+    start: str = TEACHER
+    """`teacher`: a copy of the teacher (as MSD does for students of its size). Else the path of a saved student or of a
+    finished job's result; a relative one starts at the folder it is typed in."""
+    sigma_init: Positive = 80.0
+    """The student's one input noise level. Default: the highest, as in DMD; SiD uses 2.5, which the digits recipe needs, as
+    its teacher was never trained near 80 (measured: docs/results.md)."""
+
+
+class PairsSection(Section):
+    """(noise, condition, target) triples for the regression loss; the target is the teacher's ODE sample."""
+
+    source: str = TEACHER
+    """Whose samples the targets are: `teacher` by its ODE, as in DMD, or the name of a row of this recipe by its one
+    step."""
+    num_pairs: Count = 3000
+    """Pairs of all parts together. Default: the prototype's; more pay where regression dwells on a part's own ones
+    (measured: docs/results.md)."""
+    shard_size: Count = 500
+    """Pairs a file; what is damaged or missing is made again by the file. Default: not tuned."""
+    solver: SolverSection = SolverSection()
+    """How the teacher's ODE is solved."""
+
+
+class RegressionSection(Section):
+    """The paired loss: by far the largest single win on small problems (weight 0 switches it and the pairs off)."""
+
+    weight: NonNegative = 1.0
+    """Factor of the loss (mean squared error). Default: the prototype's; DMD has 0.25 with LPIPS, the digits recipe 4."""
+    batch_size: Count = 64
+    """Pairs an update. Default: the prototype's; smaller ones favour specialists (measured: docs/results.md)."""
+    own_share: Share = 0.0
+    """Share of each batch drawn from the pairs of the student's own part; the rest comes from all pairs, whatever their
+    part. Default: 0, MSD's choice (sec. 4.2); 1 shows a student its own part only. A single student owns everything either
+    way. Raise it where students are small and pairs are many (measured: docs/results.md)."""
+    head_start: Share = 0.0
+    """Share of the student's updates that go by regression alone, before DM begins; each costs about a quarter of a full
+    one. Default: 0, as the papers have none; the digits recipe's 0.8 is measured: docs/results.md."""
+    with_replacement: bool = False
+    """Allow a batch larger than the pair set, by drawing pairs more than once. Default: off, since few pairs are
+    overfitted."""
+
+
+class DMSection(RoleSection):
+    """Distribution matching, the stage that makes the one-step student. Its learning settings are the student's; the critic
+    has the same, but for its own rate and no average (`critic_role`)."""
+
+    num_updates: Count = 250
+    """Student updates. Each is followed by `critic_turns` updates of the critic. Default: the prototype's; what more
+    updates give is measured: docs/results.md."""
+    batch_size: Count = 64
+    """Samples an update, of the student and of the critic. Default: the prototype's."""
+    learning_rate: Positive = 8e-4
+    """Peak of the student's rate. Default: the prototype's best of three; large networks need far less (DMD: 2e-6)."""
+    critic_learning_rate: Positive = 1.5e-3
+    """Peak of the critic's rate, which must keep up with the student. Default: the prototype's; DMD2 gives both the same."""
+    critic_turns: Count = 1
+    """Critic updates after each student update. Default: DMD's, 1; DMD2 takes 5 where there is no regression."""
+    warmup_updates: Whole = 25
+    """Updates over which both rates rise to their peak. Default: not tuned; DMD's is 500 of 350,000."""
+    final_rate: Decay = 0.05
+    """Share of the peak to which both rates fall along a cosine. Default: not tuned."""
+    adam_beta1: Decay = 0.0
+    """Momentum of student and critic. Default: 0, as in SiD and the prototype, since each chases the other; DMD has 0.9."""
+    clip_norm: Positive = 10.0
+    """Largest norm of a gradient. Default: DMD's and DMD2's."""
+    ema_decay: Decay | None = 0.995
+    """Decay an update of the student's moving average, which is delivered (null: the last weights are). Default: the
+    prototype's; nearer 1 for longer trainings."""
+    weight: NonNegative = 1.0
+    """Factor of the DM term; 0 leaves regression alone. Default: DMD's."""
+    sigma_low: Positive = 0.02
+    """Lowest noise level of the DM gradient, on the Karras law up to `sigma_high`. Default: not tuned."""
+    sigma_high: Positive = 20.0
+    """Highest noise level of the DM gradient. Default: the prototype's; above about 20 the levels say nothing about 8x8
+    images. Larger images need up to 80 (DMD)."""
+    critic_log_sigma_mean: float = -1.2
+    """Mean of ln(sigma) in the critic's training. Default: EDM's, which SiD takes for its critic too."""
+    critic_log_sigma_deviation: Positive = 1.2
+    """Standard deviation of ln(sigma) in the critic's training. Default: EDM's, as SiD."""
+    regression: RegressionSection = RegressionSection()
+    """The paired loss beside the DM term."""
+
+    @property
+    def critic_role(self) -> RoleSection:
+        """How the critic learns: as the student does, but at its own rate and without an average."""
+        shared = {name: getattr(self, name) for name in RoleSection.model_fields}
+        return RoleSection(**shared | {"learning_rate": self.critic_learning_rate, "ema_decay": None})
+
+    @property
+    def num_head_start(self) -> int:
+        """Student updates by regression alone."""
+        return round(self.regression.head_start * self.num_updates)
+
+
+class EvaluationSection(Section):
+    """What is measured, on how many samples."""
+
+    num_samples: Count = 10000
+    """Images of each row. Distances fall with it, so compare at equal numbers only. Default: as in docs/results.md."""
+    batch_size: Count = 500
+    """Images generated at a time. Lower it where memory is short; it doesn't change what is measured."""
+    nearest_neighbours: Count = 3
+    """k of precision and recall. Default: that of Kynkäänniemi et al. (2019)."""
+    seed: int = 1234
+    """Noise and labels of the evaluation set: the same for every row of a table. Another one shows how far chance goes."""
+    latency_batches: tuple[Count, ...] = (1, 16, 256)
+    """Batch sizes at which a request is timed. Default: one user, a few, and throughput."""
+    latency_repeats: Count = 20
+    """Requests timed at each batch size. Default: not tuned."""
+
+
+class FleetSection(Section):
+    """How the students are trained side by side on one machine."""
+
+    max_parallel: Count | None = None
+    """Processes at a time (null: as many as there are cores or devices, and as fit into memory)."""
+    threads: Count = 1
+    """CPU threads of each process. Default: 1, since small networks gain more from processes than from threads."""
+    checkpoint_every: Count = 50
+    """Student updates between two checkpoints: the most that a crash can cost. Default: not tuned."""
