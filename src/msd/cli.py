@@ -234,7 +234,7 @@ def evaluate(
 
     Example: msd eval runs/demo/cohort --set evaluation.num_samples=2000 --json
     """
-    from msd.commands.demo import show_metrics
+    from msd.commands.console import show_metrics
     from msd.commands.evaluate import cohort_recipe, evaluate_cohort
 
     output, saved = _output(json), out or cohort / "metrics.json"

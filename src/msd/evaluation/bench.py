@@ -12,6 +12,7 @@ from torch import Tensor
 
 from msd.conditions.partition import Partition
 from msd.data.images import ImageSet
+from msd.diffusion.draw import Draw, derived_seed, image_noise
 from msd.evaluation.features import Features, extract, load_features
 from msd.evaluation.metrics import (
     bootstrap_floor,
@@ -31,7 +32,10 @@ class Bench:
 
     images: ImageSet
     partition: Partition
+    """The main row's: by it every row is measured part by part."""
     settings: EvaluationSection
+    noise_shape: tuple[int, ...] | None = None
+    """Of one sample's noise; the images' shape unless the denoisers work in another space than pixels."""
 
     @cached_property
     def _network(self):
@@ -43,10 +47,12 @@ class Bench:
 
     @cached_property
     def inputs(self) -> tuple[Tensor, Tensor]:
-        """Noise `[N, C, H, W]` and labels `[N]` from the global prior: the same for every row."""
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        labels = self.partition.sample(None, self.settings.num_samples, generator)
-        return torch.randn(len(labels), *self.images.sample_shape, generator=generator), labels
+        """Noise `[N, *noise_shape]`, each image's of a seed of its own, and labels `[N]` from the global prior: the same for
+        every row."""
+        seed, num = self.settings.seed, self.settings.num_samples
+        labels = Draw(seed, "evaluation").choice(self.partition.weights(None), num)
+        shape = self.noise_shape or self.images.sample_shape
+        return image_noise([derived_seed(seed, "image", index) for index in range(num)], shape), labels
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -97,7 +103,10 @@ class Bench:
         return torch.randperm(len(self.images.labels), generator=torch.Generator().manual_seed(0))
 
     def row(self, sampler: Sampler, on_progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
-        """Quality of a sampler with its cost per request and provenance; timing is measured apart, on a quiet machine."""
+        """Quality of a sampler with its cost per request and provenance, for metrics.json (see `results`).
+
+        Timing is measured apart, on a quiet machine; the caller adds what it knows of the row: kind, note, training.
+        """
         noise, labels = self.inputs
         pixels = sampler.in_batches(noise, labels, self.settings.batch_size, on_progress)
         return {

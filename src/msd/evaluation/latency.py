@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 from msd.cohort.generate import Cohort
+from msd.diffusion.solvers import Solver
 from msd.errors import RunError
+from msd.evaluation import memory_probe
 from msd.evaluation.samplers import Sampler
 
 LATENCY_THREADS = 1
@@ -37,7 +39,7 @@ def _latency_threads() -> Iterator[None]:
 
 @_latency_threads()
 def measure_latency(
-    sampler: Sampler, sample_shape: tuple[int, ...], num_conditions: int, batches: tuple[int, ...], repeats: int
+    sampler: Sampler, noise_shape: tuple[int, ...], num_conditions: int, batches: tuple[int, ...], repeats: int
 ) -> dict[str, float]:
     """Median milliseconds of one request per batch size, all of one class: a request goes to one student.
 
@@ -46,7 +48,7 @@ def measure_latency(
     generator = torch.Generator().manual_seed(0)
     result = {}
     for batch in batches:
-        noise = torch.randn(batch, *sample_shape, generator=generator)
+        noise = torch.randn(batch, *noise_shape, generator=generator)
         labels = torch.full((batch,), num_conditions - 1)
         durations: list[float] = []
         for index in range(repeats + 1):
@@ -74,39 +76,15 @@ def measure_routing(cohort: Cohort, batch: int = 16, repeats: int = 500) -> floa
     return round(statistics.median(durations) * 1000, 5)
 
 
-_MEMORY_PROBE = """
-import json, os, resource, sys
-os.environ["OMP_NUM_THREADS"] = sys.argv[4]
-import torch
-from pathlib import Path
-from msd.networks.folder import load_denoiser
-from msd.diffusion.solvers import Solver, one_step
-steps, batch = int(sys.argv[2]), int(sys.argv[3])
-load_denoiser(Path(sys.argv[1]))  # imports and lazy set-up, not to be counted
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-before = resident()
-denoiser = load_denoiser(Path(sys.argv[1]))
-noise = torch.randn(batch, *denoiser.spec.sample_shape)
-labels = torch.zeros(batch, dtype=torch.long)
-with torch.inference_mode():
-    if steps == 0:
-        one_step(denoiser, noise, labels, denoiser.spec.sigma_init)
-    else:
-        Solver("heun", steps)(denoiser, noise, labels)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"mib": round((peak - before) / 2**20, 1)}))
-"""
-
-
-def measure_peak_memory(folder: Path, num_steps: int, batch: int, threads: int) -> float | None:
-    """MiB by which a fresh process grows while it loads the denoiser in `folder` and samples one batch (Heun, or one step
-    for `num_steps` 0). None where /proc is missing (not Linux). Raises RunError when the probe fails.
+def measure_peak_memory(folder: Path, solver: Solver | None, batch: int, threads: int) -> float | None:
+    """MiB by which a fresh process grows while it loads the denoiser in `folder` and samples one batch, by `solver` or,
+    without one, in a student's one step. None where /proc is missing (not Linux). Raises RunError when the probe fails.
     """
     if not Path("/proc/self/statm").exists():
         return None
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-c", _MEMORY_PROBE, str(folder), str(num_steps), str(batch), str(threads)]
+    method, num_steps = (solver.method, solver.num_steps) if solver else ("one-step", 1)
+    command = [sys.executable, "-m", memory_probe.__name__, str(folder), method, str(num_steps), str(batch)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
         raise RunError(f"the memory probe failed ({done.stderr.strip().splitlines()[-1:]}); run again with --debug.")
