@@ -232,7 +232,8 @@ def curve_charts(
         panels = []
         for job, points in series.items():
             colour = _curve_colour(jobs[job], rows, colours)
-            panels.append({"job": job, "colour": colour, "svg": curve_svg(points, limits, colour, f"{title} of {job}")})
+            svg = curve_svg(points, limits, colour, f"{title} of {job}")
+            panels.append({"job": job, "caption": shortened(job), "colour": colour, "svg": svg})
         result.append({"title": title, "note": note, "panels": panels})
     return result
 

@@ -95,6 +95,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "floors": [(f"{int(size):,}", number(value)) for size, value in floor.items()],
         "floor_row": floor.get(str(sizes[0])) if sizes else None,
         "number": number,
+        "columns": _num_columns,
         "part_colour": pictures.part_colour,
         "per_part": pictures.part_charts(rows, main, partition, colours),
         "latency": pictures.latency_charts(rows, colours),
@@ -146,10 +147,10 @@ def _tiles(metrics: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
                 _tile(f"{ratio:.2f}\u00d7", f"the {metric} of {line['name']}", note.removeprefix(": "), _tone(ratio))
             )
     if (ratio := head["over_reference"]) is not None:
-        note = f"{distance} against {number(reference['frechet_distance'])}{_difference(ratio)}"
+        note = f"{head['reference']}: {distance} against {number(reference['frechet_distance'])}{_difference(ratio)}"
         # Students seldom reach their teacher: a higher distance than its own is no failure.
         tone = "good" if ratio < 0.98 else "neutral"
-        tiles.append(_tile(f"{ratio:.2f}\u00d7", f"the {metric} of the teacher, {head['reference']}", note, tone))
+        tiles.append(_tile(f"{ratio:.2f}\u00d7", f"the {metric} of the teacher", note, tone))
     if (accuracy := head["label_accuracy"]) is not None:
         note = f"teacher {value:.1%}" if (value := reference.get("label_accuracy")) is not None else ""
         tiles.append(_tile(f"{accuracy:.1%}", f"of the images by {head['main']} show the class asked for", note, "neutral"))
@@ -198,7 +199,7 @@ def _heroes(inputs: ReportInputs, colours: Mapping[str, str], owners: Mapping[in
         row = rows[name]
         timed = list(latencies(row).items())[:1]
         facts = {
-            "network evaluations": number(row.get("num_function_evaluations"), 0),
+            "evaluations": number(row.get("num_function_evaluations"), 0),
             **{"ms an image" if batch == "1" else f"ms, batch {batch}": number(value) for batch, value in timed},
             (row.get("provenance") or {}).get("metric", "FD"): number(row.get("frechet_distance")),
         }
@@ -236,6 +237,11 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
 def _evaluations(row: Row) -> str:
     count = row.get("num_function_evaluations")
     return "" if count is None else f"{count:,} evaluation{'' if count == 1 else 's'}"
+
+
+def _num_columns(num: int, most: int = 6) -> int:
+    """As few lines as `most` allows, all about equally long."""
+    return -(-num // max(1, -(-num // most)))
 
 
 def _images(batch: str) -> str:

@@ -66,7 +66,7 @@ def _columns(rows: Mapping[str, Row], metric: str) -> list[Column]:
 def _best(column: Column, rows: Mapping[str, Row]) -> float | None:
     one_step = [row for row in rows.values() if row.get("num_function_evaluations") == 1]
     values = [value for row in one_step if (value := column.value(row)) is not None]
-    return column.best(values) if column.best and len(values) > 1 else None
+    return column.best(values) if column.best and len(set(values)) > 1 else None
 
 
 def _field(name: str, scale: float = 1.0) -> Callable[[Row], float | None]:
