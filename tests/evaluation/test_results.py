@@ -99,11 +99,11 @@ def test_metrics_of_another_schema_are_refused(tmp_path):
 
 def test_the_console_shows_every_row_and_every_size_of_request():
     table = metrics_table(metrics(), "title")
-    assert [column.header for column in table.columns][-2:] == ["ms (batch 2)", "ms (batch 32)"]
+    assert [column.header for column in table.columns][-2:] == ["ms \u00d72", "ms \u00d732"]
     stream = io.StringIO()
     Console(file=stream, width=200).print(table)
     text = stream.getvalue()
-    for words in (*metrics()["rows"], "note of 3.4", "updates per student", "total images", "32.00"):
+    for words in (*metrics()["rows"], "note of 3.4", "equal updates per student", "equal total images", "32.00"):
         assert words in text, words
 
 

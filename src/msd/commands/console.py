@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from msd.evaluation.results import batch_sizes, equality, headline, latencies, named_row
+from msd.evaluation.results import batch_sizes, description, equality, headline, latencies, named_row
 from msd.fleet.jobs import Status
 
 STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
@@ -114,29 +115,26 @@ def job_table(statuses: Mapping[str, Status], describe: Mapping[str, str]) -> Ta
     return table
 
 
-ROW_COLUMNS = ("FD", "KID", "precision", "recall", "accuracy", "NFE")
+ROW_COLUMNS = ("FD", "KID", "prec.", "recall", "acc. %", "NFE")
 
 
 def metrics_table(metrics: Mapping[str, Any], title: str) -> Table:
-    """One line a row of metrics.json, in its order, the main one in bold."""
+    """The rows of metrics.json, in its order, the main one in bold; under each name what it is and what it holds equal."""
     rows: Mapping[str, Mapping[str, Any]] = metrics["rows"]
     sizes = batch_sizes(rows)
     table = Table(title=title, title_justify="left")
-    for heading in ("sampler", "what", "held equal"):
-        table.add_column(heading)
-    for heading in (*ROW_COLUMNS, *(f"ms (batch {size})" for size in sizes)):
+    table.add_column("sampler", overflow="fold")
+    for heading in (*ROW_COLUMNS, *(f"ms \u00d7{size}" for size in sizes)):
         table.add_column(heading, justify="right")
     for name, row in rows.items():
         timed = latencies(row)
         table.add_row(
-            name,
-            row.get("note") or "",
-            equality(row).removeprefix("equal "),
+            Text.assemble(name, "\n", (description(row), "dim not bold")),
             f"{row['frechet_distance']:.2f}",
             f"{row['kid']:.4f}",
             f"{row['precision']:.3f}",
             f"{row['recall']:.3f}",
-            f"{row['label_accuracy'] * 100:.1f} %",
+            f"{row['label_accuracy'] * 100:.1f}",
             str(row["num_function_evaluations"]),
             *(f"{timed[size]:.2f}" if size in timed else "" for size in sizes),
             style="bold" if name == metrics["main"] else None,

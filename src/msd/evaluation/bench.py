@@ -58,7 +58,7 @@ class Bench:
     def provenance(self) -> dict[str, Any]:
         """Stored beside every number: against what, with what, and on what draw it was measured."""
         return {
-            "metric": f"FD-{self.images.name}",
+            "metric": f"FD-{self._network[1]['data']}",
             "reference": self.images.name,
             "reference_sha256": self.images.hash,
             "num_reference": len(self.images.labels),
