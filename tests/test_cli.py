@@ -94,7 +94,8 @@ def test_every_verb_has_help_with_an_example(verb: str) -> None:
 def test_the_demo_leaves_what_other_tools_rely_on(run: Path) -> None:
     metrics = json.loads((run / "report" / "metrics.json").read_text())
     assert {"schema", "recipe", "seed", "device", "num_threads", "wall_seconds", "rows"} <= metrics.keys()
-    assert metrics["schema"] == 1
+    assert metrics["schema"] == 2
+    assert (metrics["reference"], metrics["main"]) == ("teacher-heun18", "cohort")
     names = {"teacher-heun18", "teacher-euler1", "teacher-euler4", "single", "single-equal-total", "cohort"}
     assert metrics["rows"].keys() == names
     for row in metrics["rows"].values():

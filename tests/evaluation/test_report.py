@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import re
 from dataclasses import replace
 from typing import Any
@@ -13,17 +14,37 @@ import pytest
 import torch
 
 from msd.conditions.partition import Partition
-from msd.evaluation.pictures import grid_image, number, png_data_uri, smoothed
-from msd.evaluation.report import ROW_ORDER, ReportInputs, headline, write_report
+from msd.evaluation.pictures import Curve, grid_image, number, png_data_uri, row_colours, shortened, smoothed
+from msd.evaluation.report import ReportInputs, write_report
+from msd.evaluation.results import SCHEMA
 
 PARTITION = Partition(parts=((0, 1), (2,), (3,)), prior=(0.25, 0.25, 0.25, 0.25))
-DISTANCES = dict(zip(ROW_ORDER, (1.2, 37.0, 408.0, 3.4, 2.4, 2.6), strict=True))
-LATENCIES = dict(zip(ROW_ORDER, (54.0, 6.0, 1.5, 1.5, 1.5, 1.6), strict=True))
+TEACHERS = {"well": (35, "18 Heun steps"), "quick": (4, "4 Euler steps"), "rash": (1, "1 Euler step")}
+STUDENTS = {
+    "lone": (1, "one student", "updates-per-student"),
+    "lone-patient": (1, "one student", "total-updates"),
+    "a-cohort-with-a-small-batch-and-a-long-name": (3, "three students", "total-images"),
+    "plain": (3, "three students, no regression", None),
+    "ours": (3, "three students, routed", None),
+}
+NAMES = (*TEACHERS, *STUDENTS)
+MAIN, REFERENCE = "ours", "well"
+DISTANCES = dict(zip(NAMES, (1.2, 37.0, 408.0, 3.4, 2.4, 2.9, 3.1, 2.6), strict=True))
+LATENCIES = dict(zip(NAMES, (54.0, 6.0, 1.5, 1.5, 1.5, 1.6, 1.6, 1.6), strict=True))
 
 
 def synthetic_row(name: str) -> dict[str, Any]:
-    return {
-        "num_function_evaluations": 35 if name == "teacher-heun18" else 1,
+    if name in TEACHERS:
+        evaluations, note = TEACHERS[name]
+        facts: dict[str, Any] = {"kind": "teacher", "note": note, "equal": None, "num_students": None}
+    else:
+        evaluations, (num_students, note, equal) = 1, STUDENTS[name]
+        batch_size = 21 if equal == "total-images" else 64
+        facts = {"kind": "students", "note": note, "equal": equal, "num_students": num_students, "num_updates": 880}
+        facts |= {"batch_size": batch_size, "total_updates": 880 * num_students, "training_seconds": 61.0}
+        facts |= {"total_images": 880 * num_students * batch_size, "training_wall_seconds": 40.0}
+    return facts | {
+        "num_function_evaluations": evaluations,
         "num_parameters_per_request": 312417,
         "frechet_distance": DISTANCES[name],
         "kid": 0.004,
@@ -32,33 +53,50 @@ def synthetic_row(name: str) -> dict[str, Any]:
         "label_accuracy": 0.985,
         "per_part": [2.0 * DISTANCES[name], None, 2.5 * DISTANCES[name]],
         "latency_ms": {"1": LATENCIES[name], "16": 3 * LATENCIES[name], "256": 20 * LATENCIES[name]},
-        "peak_memory_mib": None if name == "single" else 41.5,
+        "peak_memory_mib": None if name == "lone" else 41.5,
         "num_samples": 10000,
         "memorisation": {"median_nearest_distance": 0.21, "median_nearest_distance_real": 0.2, "share_of_copies": 0.01},
         "provenance": {"metric": "FD-digits", "reference": "digits", "partition_hash": PARTITION.hash},
     }
 
 
-def synthetic_inputs() -> ReportInputs:
-    generator = torch.Generator().manual_seed(0)
+def synthetic_metrics() -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "recipe": "digits",
+        "seed": 0,
+        "device": "cpu",
+        "num_threads": 2,
+        "latency_threads": 1,
+        "wall_seconds": 240.1,
+        "floor": {"1797": 4.145, "10000": 0.762},
+        "routing_ms": {"16": 0.02},
+        "reference": REFERENCE,
+        "main": MAIN,
+        "rows": {name: synthetic_row(name) for name in NAMES},
+    }
+
+
+def synthetic_curves() -> list[Curve]:
+    """The main row's students, one of which the row `plain` shares; a single student."""
     names = ("student/loss", "student/dm", "student/regression", "student/gradient_norm", "critic/loss")
     records = [{"step": float(step), **dict.fromkeys(names, 1.0 / step)} for step in range(1, 31)]
+    return [
+        Curve("ours/0", MAIN, 0, records),
+        Curve("ours/1", MAIN, 1, records),
+        Curve("ours/1", "plain", 1, records),
+        Curve("lone", "lone", 0, records),
+    ]
+
+
+def synthetic_inputs() -> ReportInputs:
+    generator = torch.Generator().manual_seed(0)
     return ReportInputs(
-        metrics={
-            "schema": 1,
-            "recipe": "digits",
-            "seed": 0,
-            "device": "cpu",
-            "num_threads": 2,
-            "wall_seconds": 240.1,
-            "floor": {"1797": 4.145, "10000": 0.762},
-            "routing_ms": {"16": 0.02},
-            "rows": {name: synthetic_row(name) for name in reversed(ROW_ORDER)},
-        },
-        recipe={"name": "digits", "dm": {"total_updates": 250}, "baselines": ("single",)},
+        metrics=synthetic_metrics(),
+        recipe={"name": "digits", "dm": {"total_updates": 250}},
         partition_report=PARTITION.report(None),
-        curves={"student-0": records, "student-1": records, "single": records},
-        grids={name: torch.rand(4 * 3, 1, 8, 8, generator=generator) * 2 - 1 for name in ROW_ORDER},
+        curves=synthetic_curves(),
+        grids={name: torch.rand(4 * 3, 1, 8, 8, generator=generator) * 2 - 1 for name in NAMES},
         num_grid_columns=3,
         timings={"train": 61.0},
         versions={"torch": "2.9.0"},
@@ -91,7 +129,7 @@ def test_the_page_needs_no_network(written):
 
 def test_the_page_shows_every_row_and_section(written):
     _, page = written
-    for name in ROW_ORDER:
+    for name in NAMES:
         assert f"</span>{name}<small>" in page, name
         assert f'alt="images by {name}"' in page, name
     for title in ("The same noise", "Quality and cost", "part by part", "Latency", "Partition", "Training", "Memorisation"):
@@ -99,48 +137,94 @@ def test_the_page_shows_every_row_and_section(written):
     assert "Distribution-matching loss" in page
     assert "FD-digits" in page
     assert "FID" not in page
-    assert page.index("teacher-heun18") < page.index("teacher-euler4") < page.index("single-equal-total")
+    table = page[page.index("Quality and cost") :]
+    places = [table.index(f"</span>{name}<small>") for name in NAMES]
+    assert places == sorted(places)
 
 
 def test_the_table_states_its_floor_and_the_rows_left_out_of_the_bars(written):
     _, page = written
     assert "0.762" in page
-    assert "Off this scale and left out: teacher-euler4, teacher-euler1." in page
-
-
-def test_headline_ratios():
-    ratios = headline(synthetic_inputs().metrics)
-    assert ratios == {
-        "fd_over_single": pytest.approx(2.6 / 3.4),
-        "fd_over_single_equal_total": pytest.approx(2.6 / 2.4),
-        "fd_over_teacher": pytest.approx(2.6 / 1.2),
-        "speedup_batch_1": pytest.approx(54.0 / 1.6),
-        "speedup_batch_256": pytest.approx(54.0 / 1.6),
-        "label_accuracy": 0.985,
-    }
-
-
-def test_headline_of_missing_rows_is_none():
-    assert set(headline({"rows": {}}).values()) == {None}
-    assert headline({"rows": {"cohort": synthetic_row("cohort")}})["fd_over_single"] is None
+    assert "Off this scale and left out: quick, rash." in page
 
 
 def test_a_cohort_that_loses_is_said_to_lose(written):
     _, page = written
     assert '<div class="tile good"><b>0.76\u00d7</b>' in page
     assert '<div class="tile bad"><b>1.08\u00d7</b>' in page
-    assert "2.60 against 2.40: 8% higher" in page
+    assert "one student, equal total updates: 2.60 against 2.40: 8% higher" in page
 
 
-@pytest.mark.parametrize("kept", [("cohort",), ("teacher-heun18", "cohort"), ("single",), ()])
+def test_only_the_equalities_that_occur_are_explained(tmp_path, written):
+    _, page = written
+    for words in ("Equal updates per student</b>: each", "Equal total updates</b>: all", "Equal total images</b>: all"):
+        assert words in page
+    inputs = replace(synthetic_inputs(), curves=[], grids={})
+    del inputs.metrics["rows"]["a-cohort-with-a-small-batch-and-a-long-name"]
+    assert "Equal total images" not in write_report(tmp_path, inputs).read_text(encoding="utf-8")
+
+
+def renamed(inputs: ReportInputs, names: dict[str, str]) -> ReportInputs:
+    metrics = dict(inputs.metrics)
+    metrics["rows"] = {names[name]: row for name, row in metrics["rows"].items()}
+    metrics |= {role: names[metrics[role]] for role in ("main", "reference")}
+    curves = [replace(curve, row=names[curve.row]) for curve in inputs.curves]
+    return replace(
+        inputs, metrics=metrics, curves=curves, grids={names[name]: value for name, value in inputs.grids.items()}
+    )
+
+
+def test_the_page_knows_no_row_by_its_name(tmp_path, written):
+    """All rows under meaningless names of the same lengths: the same page, but for the names."""
+    _, page = written
+    shuffled = random.Random(0)
+    names = {name: "".join(shuffled.choices("QXZ", k=len(name))) for name in NAMES}
+    assert len(set(names.values())) == len(names)
+    other = write_report(tmp_path, renamed(synthetic_inputs(), names)).read_text(encoding="utf-8")
+
+    def figures(text: str) -> list[str]:
+        return re.findall(r"\d+(?:\.\d+)?", re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL))
+
+    assert figures(other) == figures(page)
+    words = re.findall(r"<svg.*?</svg>", other, flags=re.DOTALL)
+    assert len(words) == page.count("<svg")
+    for name, meaningless in names.items():
+        assert other.count(meaningless) >= 3, name
+
+
+def test_a_job_that_rows_share_is_shown_once(written):
+    _, page = written
+    training = page[page.index("Training</h2>") :]
+    assert training.count('title="ours/1"') == training.count('title="lone"') == 4
+    colours = row_colours(synthetic_metrics()["rows"], MAIN)
+    assert f'background: {colours["lone"]}"></span><span title="lone">' in training  # not divided: its row's colour
+    assert f'background: {colours[MAIN]}"></span><span title="ours' not in training  # its part's
+
+
+def test_every_row_has_a_colour():
+    """The main row's is its own; there may be more rows than colours."""
+    rows = {f"row-{index}": {"kind": "students" if index % 3 else "teacher"} for index in range(40)}
+    colours = row_colours(rows, "row-2")
+    assert colours.keys() == rows.keys()
+    assert list(colours.values()).count(colours["row-2"]) == 1
+    assert len({colours[f"row-{index}"] for index in (0, 1, 2, 3, 4, 5, 7)}) == 7
+
+
+def test_long_names_lose_their_middle_in_charts():
+    assert shortened("short") == "short"
+    assert shortened("a-cohort-with-a-small-batch", 11) == "a-coh\u2026batch"
+    assert len(shortened("x" * 99)) == 20
+
+
+@pytest.mark.parametrize("kept", [(MAIN,), (REFERENCE, MAIN), ("lone",), ()])
 def test_missing_rows_grids_and_curves_are_tolerated(tmp_path, kept):
     inputs = synthetic_inputs()
     metrics = {**inputs.metrics, "rows": {name: synthetic_row(name) for name in kept}}
-    bare = replace(inputs, metrics=metrics, grids={name: inputs.grids[name] for name in kept}, curves={})
+    bare = replace(inputs, metrics=metrics, grids={name: inputs.grids[name] for name in kept}, curves=[])
     page = write_report(tmp_path, bare).read_text(encoding="utf-8")
     for name in kept:
         assert name in page
-    assert "teacher-euler4" not in page
+    assert "quick" not in page
 
 
 def test_missing_measurements_are_tolerated(tmp_path):
@@ -152,15 +236,16 @@ def test_missing_measurements_are_tolerated(tmp_path):
             del row[name]
     for name in ("floor", "routing_ms", "wall_seconds"):
         del metrics[name]
-    curves = {"student-0": [{"step": 1.0, "student/dm": float("nan")}, {"step": 2.0, "student/dm": 0.5}], "single": []}
+    records = [{"step": 1.0, "student/dm": float("nan")}, {"step": 2.0, "student/dm": 0.5}]
+    curves = [Curve("ours/0", MAIN, 0, records), Curve("lone", "lone", None, [])]
     page = write_report(tmp_path, replace(inputs, metrics=metrics, grids={}, curves=curves)).read_text(encoding="utf-8")
     assert "Latency</h2>" not in page
     assert "Training</h2>" in page
 
 
 def test_rows_of_different_references_raise_a_warning(tmp_path):
-    inputs = replace(synthetic_inputs(), curves={}, grids={})
-    inputs.metrics["rows"]["single"]["provenance"]["reference"] = "others"
+    inputs = replace(synthetic_inputs(), curves=[], grids={})
+    inputs.metrics["rows"]["lone"]["provenance"]["reference"] = "others"
     assert "must not be compared" in write_report(tmp_path, inputs).read_text(encoding="utf-8")
 
 
@@ -168,11 +253,9 @@ def test_strings_of_the_user_are_escaped(tmp_path):
     inputs = synthetic_inputs()
     hostile = '<b>$x$</b>"&'
     metrics = {**inputs.metrics, "recipe": hostile}
-    metrics["rows"] = {**metrics["rows"], hostile: synthetic_row("single")}
-    records = inputs.curves["single"]
-    changed = replace(
-        inputs, metrics=metrics, recipe={"name": hostile}, versions={hostile: hostile}, curves={hostile: records}
-    )
+    metrics["rows"] = {**metrics["rows"], hostile: synthetic_row("lone") | {"note": hostile}}
+    curves = [Curve(hostile, hostile, None, inputs.curves[0].records)]
+    changed = replace(inputs, metrics=metrics, recipe={"name": hostile}, versions={hostile: hostile}, curves=curves)
     page = write_report(tmp_path, changed).read_text(encoding="utf-8")
     assert "<b>$x$" not in page
     assert "&lt;b&gt;$x$" in page

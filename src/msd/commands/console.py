@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from msd.evaluation.results import batch_sizes, description, equality, headline, latencies, named_row
 from msd.fleet.jobs import Status
 
 STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
@@ -113,28 +115,54 @@ def job_table(statuses: Mapping[str, Status], describe: Mapping[str, str]) -> Ta
     return table
 
 
-ROW_COLUMNS = ("FD", "KID", "precision", "recall", "accuracy", "NFE", "ms (batch 1)", "ms (batch 256)")
+ROW_COLUMNS = ("FD", "KID", "prec.", "recall", "acc. %", "NFE")
 
 
-def metrics_table(rows: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+def metrics_table(metrics: Mapping[str, Any], title: str) -> Table:
+    """The rows of metrics.json, in its order, the main one in bold; under each name what it is and what it holds equal."""
+    rows: Mapping[str, Mapping[str, Any]] = metrics["rows"]
+    sizes = batch_sizes(rows)
     table = Table(title=title, title_justify="left")
-    table.add_column("sampler")
-    for heading in ROW_COLUMNS:
+    table.add_column("sampler", overflow="fold")
+    for heading in (*ROW_COLUMNS, *(f"ms \u00d7{size}" for size in sizes)):
         table.add_column(heading, justify="right")
     for name, row in rows.items():
-        latency = row.get("latency_ms") or {}
+        timed = latencies(row)
         table.add_row(
-            name,
+            Text.assemble(name, "\n", (description(row), "dim not bold")),
             f"{row['frechet_distance']:.2f}",
             f"{row['kid']:.4f}",
             f"{row['precision']:.3f}",
             f"{row['recall']:.3f}",
-            f"{row['label_accuracy'] * 100:.1f} %",
+            f"{row['label_accuracy'] * 100:.1f}",
             str(row["num_function_evaluations"]),
-            f"{latency['1']:.2f}" if "1" in latency else "",
-            f"{latency['256']:.1f}" if "256" in latency else "",
+            *(f"{timed[size]:.2f}" if size in timed else "" for size in sizes),
+            style="bold" if name == metrics["main"] else None,
         )
     return table
+
+
+def show_metrics(metrics: Mapping[str, Any], output: Output) -> None:
+    """The table, the floor, the time, and the ratios of the main row to its reference and to every baseline."""
+    head, main = headline(metrics), named_row(metrics, "main")
+    clock = f"latency on {metrics['device']} with {metrics['latency_threads']} CPU thread"
+    clock += "" if metrics["latency_threads"] == 1 else "s"
+    output.show(metrics_table(metrics, f"{main['provenance']['metric']} on {main['num_samples']} samples; {clock}"))
+    floors = ", ".join(f"{value:.2f} at {size}" for size, value in metrics["floor"].items())
+    output.say(f"floor (real images redrawn, against themselves): {floors}")
+    if head["wall_seconds"] is not None:
+        students = head["training_wall_seconds"] or 0
+        output.say(f"wall time {head['wall_seconds']:.0f} s, of which the students of {head['main']} {students:.0f} s")
+    for line in head["baselines"]:
+        if line["ratio"] is not None:
+            held = f" ({words})" if (words := equality(line)) else ""
+            output.say(f"distance of {head['main']} over {line['name']}{held}: {line['ratio']:.3g}")
+    if head["over_reference"] is not None:
+        output.say(f"distance of {head['main']} over {head['reference']}: {head['over_reference']:.3g}")
+    for size, speedup in head["speedups"].items():
+        output.say(f"speed of {head['main']} over {head['reference']}, batch {size}: {speedup:.3g}")
+    if head["label_accuracy"] is not None:
+        output.say(f"label accuracy of {head['main']}: {head['label_accuracy']:.3g}")
 
 
 def partition_table(report: Mapping[str, Any]) -> Table:

@@ -6,12 +6,11 @@ import time
 from typing import Any
 
 from msd.cohort.manifest import assemble
-from msd.commands.console import Output, metrics_table, partition_table
+from msd.commands.console import Output, partition_table, show_metrics
 from msd.commands.distill import assemble_cohort, baseline_jobs, student_jobs, train
 from msd.commands.evaluate import evaluate_run, make_report
 from msd.commands.prepare import check_part_pairs, ensure_pairs, ensure_partition, open_teacher, partition_report
 from msd.conditions.partition import Partition
-from msd.evaluation.report import headline
 from msd.files import write_json
 from msd.run import Run
 
@@ -50,21 +49,3 @@ def demo(run: Run, output: Output) -> dict[str, Any]:
     show_metrics(metrics, output)
     output.result(metrics, f"\nlook at {page}")
     return metrics
-
-
-def show_metrics(metrics: dict[str, Any], output: Output) -> None:
-    """The table, the floor, the time, and the ratios that the recipe promises."""
-    rows = metrics["rows"]
-    provenance = next(iter(rows.values()))["provenance"]
-    num_samples = next(iter(rows.values()))["num_samples"]
-    clock = f"latency on {metrics['device']} with {metrics['latency_threads']} CPU thread"
-    title = f"{provenance['metric']} on {num_samples} samples; {clock}"
-    output.show(metrics_table(rows, title))
-    floors = ", ".join(f"{value:.2f} at {size}" for size, value in metrics["floor"].items())
-    output.say(f"floor (real images redrawn, against themselves): {floors}")
-    if "wall_seconds" in metrics:
-        students = rows["cohort"].get("training_wall_seconds", 0)
-        output.say(f"wall time {metrics['wall_seconds']:.0f} s, of which the cohort's students {students:.0f} s")
-    for name, value in headline(metrics).items():
-        if value is not None:
-            output.say(f"{name.replace('_', ' ')}: {value:.3g}")

@@ -22,7 +22,9 @@ from msd.diffusion.solvers import Solver
 from msd.errors import RunError
 from msd.evaluation.bench import Bench
 from msd.evaluation.latency import LATENCY_THREADS, measure_latency, measure_peak_memory, measure_routing
+from msd.evaluation.pictures import Curve
 from msd.evaluation.report import ReportInputs, write_report
+from msd.evaluation.results import SCHEMA, read_metrics
 from msd.evaluation.samplers import Sampler, cohort_sampler, teacher_sampler
 from msd.files import read_json, write_json
 from msd.fleet.jobs import Job, read_status
@@ -33,10 +35,9 @@ from msd.teachers.folder import load_teacher
 from msd.training.engine import Engine
 from msd.training.records import read_records
 
-SCHEMA = 1
 NUM_GRID_COLUMNS = 6
 MEMORY_BATCH = 256
-TEACHER_SOLVERS: tuple[tuple[Literal["heun", "euler"], int], ...] = (("heun", 18), ("euler", 1), ("euler", 4))
+TEACHER_SOLVERS: tuple[tuple[Literal["heun", "euler"], int], ...] = (("heun", 18), ("euler", 4), ("euler", 1))
 """The teacher's rows: the reference, and what a user in a hurry would otherwise pick."""
 
 
@@ -47,9 +48,25 @@ def open_bench(recipe: Recipe, partition: Partition) -> Bench:
 def teacher_samplers(recipe: Recipe) -> list[Sampler]:
     teacher = load_teacher(recipe.teacher.source, Engine.on(recipe.device).device).denoiser
     spec = teacher.spec
-    return [
-        teacher_sampler(teacher, Solver(method, steps, spec.sigma_min, spec.sigma_max)) for method, steps in TEACHER_SOLVERS
-    ]
+    solvers = [Solver(method, steps, spec.sigma_min, spec.sigma_max) for method, steps in TEACHER_SOLVERS]
+    return [teacher_sampler(f"teacher-{solver.name}", teacher, solver) for solver in solvers]
+
+
+def teacher_facts() -> dict[str, dict[str, Any]]:
+    """What the teacher's rows say of themselves, by name."""
+    return {
+        f"teacher-{method}{steps}": {
+            "kind": "teacher",
+            "note": f"{steps} {method.title()} step{'' if steps == 1 else 's'}",
+            "equal": None,
+        }
+        for method, steps in TEACHER_SOLVERS
+    }
+
+
+def students_facts(num_students: int, equal: str | None) -> dict[str, Any]:
+    note = "one student" if num_students == 1 else f"{num_students} students, routed"
+    return {"kind": "students", "note": note, "equal": equal, "num_students": num_students}
 
 
 def measure_rows(bench: Bench, samplers: Sequence[Sampler], output: Output) -> dict[str, dict[str, Any]]:
@@ -73,8 +90,11 @@ def evaluate_cohort(folder: Path, recipe: Recipe, out: Path, output: Output) -> 
     cohort = Cohort.load(folder, Engine.on(recipe.device).device)
     bench = open_bench(recipe, cohort.partition)
     samplers = [teacher_samplers(recipe)[0], cohort_sampler("cohort", cohort)]
+    facts = teacher_facts() | {"cohort": students_facts(cohort.num_students, None)}
     metrics = _header(recipe, bench) | {
-        "rows": measure_rows(bench, samplers, output),
+        "reference": samplers[0].name,
+        "main": "cohort",
+        "rows": {name: facts[name] | row for name, row in measure_rows(bench, samplers, output).items()},
         "routing_ms": {"16": measure_routing(cohort)},
     }
     write_json(out, metrics)
@@ -105,15 +125,20 @@ def evaluate_run(run: Run, output: Output) -> dict[str, Any]:
     rows = measure_rows(bench, samplers, output)
     with output.progress("peak memory", 2) as advance:
         rows[reference]["peak_memory_mib"] = measure_peak_memory(
-            teacher_folder(recipe.teacher.source), 18, MEMORY_BATCH, LATENCY_THREADS
+            teacher_folder(recipe.teacher.source), Solver(*TEACHER_SOLVERS[0]), MEMORY_BATCH, LATENCY_THREADS
         )
         advance(1)
-        rows["cohort"]["peak_memory_mib"] = measure_peak_memory(cohort.manifest.student(0), 0, MEMORY_BATCH, LATENCY_THREADS)
+        rows["cohort"]["peak_memory_mib"] = measure_peak_memory(
+            cohort.manifest.student(0), None, MEMORY_BATCH, LATENCY_THREADS
+        )
         advance(1)
-    for job_name, row in _training_costs(run, cohort.partition).items():
-        if job_name in rows:
-            rows[job_name] |= row
-    return _header(recipe, bench) | {"rows": rows, "routing_ms": {"16": measure_routing(cohort)}}
+    facts = teacher_facts() | _training_facts(run, cohort.partition)
+    return _header(recipe, bench) | {
+        "reference": reference,
+        "main": "cohort",
+        "rows": {name: facts[name] | row for name, row in rows.items()},
+        "routing_ms": {"16": measure_routing(cohort)},
+    }
 
 
 def _header(recipe: Recipe, bench: Bench) -> dict[str, Any]:
@@ -128,23 +153,38 @@ def _header(recipe: Recipe, bench: Bench) -> dict[str, Any]:
     }
 
 
-def _training_costs(run: Run, partition: Partition) -> dict[str, dict[str, Any]]:
-    """Updates (per student and in total) and training time of each distilled row, summed over students and by the clock."""
+def _training_facts(run: Run, partition: Partition) -> dict[str, dict[str, Any]]:
+    """Kind, updates (per student and in total) and training time of each distilled row, summed over students and by the
+    clock."""
 
-    def cost(jobs: Sequence[Job]) -> dict[str, Any]:
-        updates = jobs[0].settings.num_updates
+    def facts(jobs: Sequence[Job], equal: str | None) -> dict[str, Any]:
+        updates, batch_size = jobs[0].settings.num_updates, jobs[0].settings.batch_size
         statuses = [read_status(job.folder) for job in jobs]
         return {
+            **students_facts(len(jobs), equal),
             "num_updates": updates,
+            "batch_size": batch_size,
             "total_updates": updates * len(jobs),
+            "total_images": updates * len(jobs) * batch_size,
             "training_seconds": round(sum(status.seconds for status in statuses), 1),
             "training_wall_seconds": round(
                 max(status.updated for status in statuses) - min(status.started for status in statuses), 1
             ),
         }
 
-    costs = {job.name: cost([job]) for job in baseline_jobs(run, partition)}
-    return costs | {"cohort": cost(student_jobs(run, partition))}
+    baselines = {
+        job.name: facts(
+            [job], "total-updates" if job.settings.num_updates > run.recipe.dm.num_updates else "updates-per-student"
+        )
+        for job in baseline_jobs(run, partition)
+    }
+    return baselines | {"cohort": facts(student_jobs(run, partition), None)}
+
+
+def _curves(run: Run) -> list[Curve]:
+    partition = Cohort.load(run.cohort).partition
+    rows = [("cohort", student_jobs(run, partition)), *((job.name, [job]) for job in baseline_jobs(run, partition))]
+    return [Curve(job.name, name, job.part, read_records(job.records)) for name, jobs in rows for job in jobs]
 
 
 def grids(run: Run) -> dict[str, Tensor]:
@@ -166,12 +206,11 @@ def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None,
         metrics = _last_metrics(run, output)
     timings = run.timings()
     metrics.setdefault("wall_seconds", round(sum(timings.values()), 1))
-    curves = {path.parent.name: read_records(path) for path in sorted(run.jobs.glob("*/records.jsonl"))}
     inputs = ReportInputs(
         metrics=metrics,
         recipe=run.recipe.model_dump(mode="json"),
         partition_report=read_json(run.partition_report, what="a partition's report"),
-        curves=curves,
+        curves=_curves(run),
         grids=grids(run),
         num_grid_columns=NUM_GRID_COLUMNS,
         timings=timings,
@@ -182,7 +221,7 @@ def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None,
 
 def _last_metrics(run: Run, output: Output) -> dict[str, Any]:
     if run.metrics.exists():
-        return read_json(run.metrics, what="a run's metrics")
+        return read_metrics(run.metrics)
     with run.timed("evaluate"):
         return evaluate_run(run, output)
 

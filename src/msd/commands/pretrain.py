@@ -63,7 +63,7 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
     bench = Bench(images, Partition.whole(images.prior), recipe.evaluation)
     solver = Solver("heun", 18, teacher.spec.sigma_min, teacher.spec.sigma_max)
     with output.progress("measuring the teacher", recipe.evaluation.num_samples) as advance:
-        quality = bench.row(teacher_sampler(teacher, solver), advance)
+        quality = bench.row(teacher_sampler("teacher", teacher, solver), advance)
     facts = {
         "role": "teacher",
         "data": images.name,
@@ -73,7 +73,7 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
             "seed": recipe.seed,
             **{key: getattr(recipe, key).model_dump(mode="json") for key in ("network", "pretrain")},
         },
-        "quality": {"sampler": "teacher-heun18", **quality, "floor": bench.floor()},
+        "quality": {"sampler": f"teacher-{solver.name}", **quality, "floor": bench.floor()},
     }
     with replacing_folder(run.teacher) as folder:
         save_denoiser(teacher, folder, **facts)

@@ -32,7 +32,10 @@ class Bench:
 
     images: ImageSet
     partition: Partition
+    """The main row's: by it every row is measured part by part."""
     settings: EvaluationSection
+    noise_shape: tuple[int, ...] | None = None
+    """Of one sample's noise; the images' shape unless the denoisers work in another space than pixels."""
 
     @cached_property
     def _network(self):
@@ -53,7 +56,7 @@ class Bench:
     def provenance(self) -> dict[str, Any]:
         """Stored beside every number: against what, with what, and on what draw it was measured."""
         return {
-            "metric": f"FD-{self.images.name}",
+            "metric": f"FD-{self._network[1]['data']}",
             "reference": self.images.name,
             "reference_sha256": self.images.hash,
             "num_reference": len(self.images.labels),
@@ -98,7 +101,10 @@ class Bench:
         return torch.randperm(len(self.images.labels), generator=torch.Generator().manual_seed(0))
 
     def row(self, sampler: Sampler, on_progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
-        """Quality of a sampler with its cost per request and provenance; timing is measured apart, on a quiet machine."""
+        """Quality of a sampler with its cost per request and provenance, for metrics.json (see `results`).
+
+        Timing is measured apart, on a quiet machine; the caller adds what it knows of the row: kind, note, training.
+        """
         noise, labels = self.inputs
         pixels = sampler.in_batches(noise, labels, self.settings.batch_size, on_progress)
         return {

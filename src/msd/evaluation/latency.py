@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 from msd.cohort.generate import Cohort
+from msd.diffusion.solvers import Solver
 from msd.errors import RunError
+from msd.evaluation import memory_probe
 from msd.evaluation.samplers import Sampler
 
 LATENCY_THREADS = 1
@@ -37,7 +39,7 @@ def _latency_threads() -> Iterator[None]:
 
 @_latency_threads()
 def measure_latency(
-    sampler: Sampler, sample_shape: tuple[int, ...], num_conditions: int, batches: tuple[int, ...], repeats: int
+    sampler: Sampler, noise_shape: tuple[int, ...], num_conditions: int, batches: tuple[int, ...], repeats: int
 ) -> dict[str, float]:
     """Median milliseconds of one request per batch size, all of one class: a request goes to one student.
 
@@ -46,7 +48,7 @@ def measure_latency(
     generator = torch.Generator().manual_seed(0)
     result = {}
     for batch in batches:
-        noise = torch.randn(batch, *sample_shape, generator=generator)
+        noise = torch.randn(batch, *noise_shape, generator=generator)
         labels = torch.full((batch,), num_conditions - 1)
         durations: list[float] = []
         for index in range(repeats + 1):
@@ -106,7 +108,8 @@ def measure_peak_memory(folder: Path, num_steps: int, batch: int, threads: int) 
     if not Path("/proc/self/statm").exists():
         return None
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-c", _MEMORY_PROBE, str(folder), str(num_steps), str(batch), str(threads)]
+    method, num_steps = (solver.method, solver.num_steps) if solver else ("one-step", 1)
+    command = [sys.executable, "-m", memory_probe.__name__, str(folder), method, str(num_steps), str(batch)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
         raise RunError(f"the memory probe failed ({done.stderr.strip().splitlines()[-1:]}); run again with --debug.")

@@ -7,10 +7,13 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
+
+from msd.evaluation.results import batch_sizes, latencies
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,15 +25,15 @@ INK, MUTED, RULE = "#1c2330", "#5d6778", "#e3e7ee"
 PART_COLOURS = ("#0f9d8a", "#a23b9e", "#b8860b", "#d1495b", "#5b8c2a", "#6b5bd2", "#8c5a3c", "#2a7f9e")
 """One colour per part, wherever the part is shown; apart from the colours of table rows."""
 
-ROW_COLOURS = {
-    "teacher-heun18": "#475569",
-    "teacher-euler4": "#94a3b8",
-    "teacher-euler1": "#c3ccd8",
-    "single": "#e07b39",
-    "single-equal-total": "#efb184",
-    "cohort": "#1f4fd8",
+MAIN_COLOUR = "#1f4fd8"
+KIND_COLOURS = {
+    "teacher": ("#475569", "#94a3b8", "#c3ccd8"),
+    "students": ("#e07b39", "#efb184", "#e8b90c", "#f472b6", "#38bdf8", "#84cc16"),
 }
+"""The colours of table rows but the main one, in the order in which rows of a kind appear; then again from the first."""
 
+NAME_LENGTH = 20
+"""Longest name that a small chart has room for, in letters."""
 
 CURVES = (
     ("student/dm", "Distribution-matching loss", "student"),
@@ -45,14 +48,26 @@ def part_colour(part: int) -> str:
     return PART_COLOURS[part % len(PART_COLOURS)]
 
 
-def row_colour(name: str) -> str:
-    return ROW_COLOURS.get(name, "#7c8798")
+def row_colours(rows: Mapping[str, Mapping[str, Any]], main: str) -> dict[str, str]:
+    """One colour per table row, by its kind and its place among the rows of that kind; the main row has its own."""
+    seen = dict.fromkeys(KIND_COLOURS, 0)
+    colours = {}
+    for name, row in rows.items():
+        if name == main:
+            colours[name] = MAIN_COLOUR
+            continue
+        palette = KIND_COLOURS[row["kind"]]
+        colours[name] = palette[seen[row["kind"]] % len(palette)]
+        seen[row["kind"]] += 1
+    return colours
 
 
-def job_colour(name: str) -> str:
-    """The colour of a training: its part's for "student-3", its table row's for a baseline."""
-    kind, _, part = name.rpartition("-")
-    return part_colour(int(part)) if kind == "student" and part.isdecimal() else row_colour(name)
+def shortened(name: str, length: int = NAME_LENGTH) -> str:
+    """A name that fits into a small chart: what is too long loses its middle."""
+    if len(name) <= length:
+        return name
+    tail = (length - 1) // 2
+    return f"{name[: length - 1 - tail]}\u2026{name[-tail:]}"
 
 
 def number(value: float | None, decimals: int | None = None) -> str:
@@ -89,11 +104,11 @@ def png_data_uri(image: Image) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def bars_svg(values: Mapping[str, float | None], limit: float, label: str) -> str:
+def bars_svg(values: Mapping[str, float | None], limit: float, colours: Mapping[str, str], label: str) -> str:
     """Horizontal bars, one a table row, from 0 to `limit` (shared by sibling charts); a None is written as a dash."""
     figure, axes = _chart(3.3, 0.28 + 0.25 * len(values))
     for place, (name, value) in enumerate(values.items()):
-        axes.barh(place, value or 0.0, height=0.68, color=row_colour(name))
+        axes.barh(place, value or 0.0, height=0.68, color=colours[name])
         _write(axes, number(value), value or 0.0, place)
     axes.set_xlim(0, limit * 1.22)
     axes.set_xticks([])
@@ -102,7 +117,9 @@ def bars_svg(values: Mapping[str, float | None], limit: float, label: str) -> st
     return _svg(figure, label)
 
 
-def latency_svg(milliseconds: Mapping[str, float | None], limits: tuple[float, float], label: str) -> str:
+def latency_svg(
+    milliseconds: Mapping[str, float | None], limits: tuple[float, float], colours: Mapping[str, str], label: str
+) -> str:
     """Dots on a logarithmic axis of milliseconds, one a table row; `limits` are shared by sibling charts."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
@@ -111,7 +128,7 @@ def latency_svg(milliseconds: Mapping[str, float | None], limits: tuple[float, f
     for place, (name, value) in enumerate(milliseconds.items()):
         axes.axhline(place, color=RULE, linewidth=1, zorder=0)
         if value is not None:
-            axes.plot([value], [place], "o", markersize=7, color=row_colour(name))
+            axes.plot([value], [place], "o", markersize=7, color=colours[name])
             _write(axes, number(value), value, place)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
@@ -148,61 +165,84 @@ def curve_svg(points: Sequence[tuple[float, float]], limits: tuple[float, float]
     return _svg(figure, label)
 
 
-def part_charts(rows: Mapping[str, Mapping[str, Any]], partition: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A chart a part, and the names of the rows left out: 8 times worse than the cohort, they would flatten the others."""
+def part_charts(
+    rows: Mapping[str, Mapping[str, Any]], main: str, partition: Mapping[str, Any], colours: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """A chart a part, and the names of the rows left out: 8 times worse than the main row, they would flatten the others."""
     values = {name: row["per_part"] for name, row in rows.items() if any(v is not None for v in row.get("per_part") or [])}
     if not values:
         return None
     worst = {name: max(value for value in parts if value is not None) for name, parts in values.items()}
-    bound = 8 * worst.get("cohort", min(worst.values()))
+    bound = 8 * worst.get(main, min(worst.values()))
     shown = [name for name in values if worst[name] <= bound]
     limit = max(worst[name] for name in shown)
     charts = []
     for part in partition["parts"]:
         index = part["part"]
         heights = {name: values[name][index] if index < len(values[name]) else None for name in shown}
-        charts.append({"part": part, "svg": bars_svg(heights, limit, f"distance of each row on part {index}")})
+        charts.append({"part": part, "svg": bars_svg(heights, limit, colours, f"distance of each row on part {index}")})
     return {"charts": charts, "left_out": [name for name in values if name not in shown]}
 
 
-def latency_charts(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    measured = {name: row["latency_ms"] for name, row in rows.items() if row.get("latency_ms")}
+def latency_charts(rows: Mapping[str, Mapping[str, Any]], colours: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A chart for each size of request, all with the same horizontal axis."""
+    measured = {name: latencies(row) for name, row in rows.items() if row.get("latency_ms")}
     everything = [value for batches in measured.values() for value in batches.values() if value]
     if not everything:
         return []
     limits = (min(everything), max(everything))
-    sizes = sorted({size for batches in measured.values() for size in batches}, key=int)
     charts = []
-    for size in sizes:
+    for size in batch_sizes(rows):
         values = {name: batches.get(size) for name, batches in measured.items()}
-        svg = latency_svg(values, limits, f"milliseconds per request of {size} images, by row")
+        svg = latency_svg(values, limits, colours, f"milliseconds per request of {size} images, by row")
         charts.append({"batch": size, "svg": svg})
     return charts
 
 
-def curve_charts(jobs: Mapping[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
-    """For each recorded quantity, one panel a training, all with the same vertical axis."""
+@dataclass(frozen=True)
+class Curve:
+    """The training of one job: a record a step. A job that rows share is shown once, for the first of them."""
+
+    job: str
+    row: str
+    part: int | None
+    """The part of its row's partition that the job's student owns; None where the row is not divided."""
+    records: list[dict[str, float]]
+
+
+def curve_charts(
+    curves: Sequence[Curve], rows: Mapping[str, Mapping[str, Any]], colours: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """For each recorded quantity, one panel a training in the order of the rows, all with the same vertical axis."""
+    order = {name: place for place, name in enumerate(rows)}
+    jobs: dict[str, Curve] = {}
+    for curve in sorted(curves, key=lambda curve: order.get(curve.row, len(order))):
+        jobs.setdefault(curve.job, curve)
     result = []
     for key, title, note in CURVES:
         series = {}
-        for job, records in jobs.items():
-            points = [(record["step"], record[key]) for record in records if key in record]
+        for job, curve in jobs.items():
+            points = [(record["step"], record[key]) for record in curve.records if key in record]
             if any(math.isfinite(value) and value > 0 for _, value in points):
                 series[job] = points
         if not series:
             continue
         positive = sorted(v for points in series.values() for _, v in points if math.isfinite(v) and v > 0)
         limits = (positive[len(positive) // 200] / 1.2, positive[-1] * 1.2)
-        panels = [
-            {
-                "job": job,
-                "colour": job_colour(job),
-                "svg": curve_svg(points, limits, job_colour(job), f"{title} of {job}"),
-            }
-            for job, points in series.items()
-        ]
+        panels = []
+        for job, points in series.items():
+            colour = _curve_colour(jobs[job], rows, colours)
+            svg = curve_svg(points, limits, colour, f"{title} of {job}")
+            panels.append({"job": job, "caption": shortened(job), "colour": colour, "svg": svg})
         result.append({"title": title, "note": note, "panels": panels})
     return result
+
+
+def _curve_colour(curve: Curve, rows: Mapping[str, Mapping[str, Any]], colours: Mapping[str, str]) -> str:
+    """Its part's, where its row has several students; else its row's."""
+    if curve.part is not None and (rows.get(curve.row, {}).get("num_students") or 1) > 1:
+        return part_colour(curve.part)
+    return colours.get(curve.row, MUTED)
 
 
 def smoothed(values: np.ndarray, window: int = 10) -> np.ndarray:
@@ -235,7 +275,7 @@ def _write(axes: Axes, text: str, x: float, y: float) -> None:
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
     # Names come from the user: an escaped "$" does not start mathematics.
-    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])
+    axes.set_yticks(range(len(names)), [shortened(name).replace("$", r"\$") for name in names])
     axes.tick_params(axis="y", labelcolor=INK, pad=5)
     axes.set_ylim(len(names) - 0.5, -0.5)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,23 @@ from typing import Any
 from torch import Tensor
 
 from msd.evaluation import pictures
-from msd.evaluation.pictures import number
+from msd.evaluation.pictures import Curve, number
+from msd.evaluation.results import (
+    EXPLANATIONS,
+    Headline,
+    Row,
+    baseline_names,
+    description,
+    equality,
+    headline,
+    latencies,
+    named_row,
+)
+from msd.evaluation.table import table
 from msd.files import write_json, write_text
 
-REFERENCE = "teacher-heun18"
-"""The row that speed and distance are compared with: the teacher sampled well."""
-
-ROW_ORDER = (REFERENCE, "teacher-euler4", "teacher-euler1", "single", "single-equal-total", "cohort")
-
-Row = Mapping[str, Any]
+MOST_HERO_BASELINES = 2
+"""At the top of the page there is room for the reference, the main row and this many of the baselines, the first ones."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +35,11 @@ class ReportInputs:
     """Everything the report shows. Rows, grids and curves may be missing, e.g. where baselines are switched off."""
 
     metrics: dict[str, Any]
-    """The content of metrics.json; `rows` maps a name to what `Bench.row` and the clock measured."""
+    """The content of metrics.json (see `results`); the order of `rows` is the order everywhere on the page."""
     recipe: dict[str, Any]
     partition_report: dict[str, Any]
-    """Of `Partition.report`."""
-    curves: dict[str, list[dict[str, float]]]
-    """Training records of each job ("student-0", "single"...), one a step."""
+    """Of `Partition.report`: the main row's."""
+    curves: list[Curve]
     grids: dict[str, Tensor]
     """Images `[num_labels * num_grid_columns, C, H, W]` of each row, a line of them per class, all from the same noise."""
     num_grid_columns: int
@@ -59,59 +66,42 @@ def write_report(folder: Path, inputs: ReportInputs) -> Path:
     return folder / "index.html"
 
 
-def headline(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    """What was gained, as ratios to the cohort's distance (below 1: the cohort is better) and as speed-ups over the teacher.
-
-    None where a row or a measurement is missing.
-    """
-    rows = metrics.get("rows", {})
-    cohort, teacher = rows.get("cohort", {}), rows.get(REFERENCE, {})
-
-    def distance_over(name: str) -> float | None:
-        return _ratio(cohort.get("frechet_distance"), rows.get(name, {}).get("frechet_distance"))
-
-    def speedup(batch: str) -> float | None:
-        return _ratio(_latency(teacher, batch), _latency(cohort, batch))
-
-    return {
-        "fd_over_single": distance_over("single"),
-        "fd_over_single_equal_total": distance_over("single-equal-total"),
-        "fd_over_teacher": distance_over(REFERENCE),
-        "speedup_batch_1": speedup("1"),
-        "speedup_batch_256": speedup("256"),
-        "label_accuracy": cohort.get("label_accuracy"),
-    }
-
-
 def _context(inputs: ReportInputs) -> dict[str, Any]:
     """All that the template shows; it formats nothing itself."""
     metrics, partition = inputs.metrics, inputs.partition_report
-    rows: dict[str, Row] = {name: metrics["rows"][name] for name in _ordered(metrics["rows"])}
+    rows: dict[str, Row] = metrics["rows"]
+    main = metrics["main"]
+    colours = pictures.row_colours(rows, main)
     provenances = _distinct(row["provenance"] for row in rows.values() if row.get("provenance"))
     metric = provenances[0].get("metric", "FD") if provenances else "FD"
     owners = {label: part["part"] for part in partition["parts"] for label in part["conditions"]}
     floor = metrics.get("floor") or {}
+    sizes = _distinct(row.get("num_samples") for row in rows.values())
+    held = {row["equal"]: equality(row) for row in rows.values() if row.get("equal")}
     return {
         "metrics": metrics,
+        "main": main,
         "metric": metric,
         "num_parts": partition["num_parts"],
-        "num_classes": partition["num_conditions"],
-        "summary": _summary(rows, partition, metric),
+        "heading": f"One diffusion teacher, {_students(partition['num_parts'])}",
+        "summary": _summary(metrics, partition, metric),
         "wall": _duration(metrics.get("wall_seconds")),
         "tiles": _tiles(metrics, metric),
-        "heroes": _heroes(inputs, rows, owners),
+        "heroes": _heroes(inputs, colours, owners),
         "samples": _samples(inputs, owners),
-        "table": _table(rows, metric, partition["num_parts"]),
+        "table": table(rows, main, metric, colours),
+        "num_samples": f"{sizes[0]:,}" if len(sizes) == 1 and sizes[0] else None,
+        "equalities": [(words, EXPLANATIONS.get(equal, "")) for equal, words in held.items()],
         "floors": [(f"{int(size):,}", number(value)) for size, value in floor.items()],
-        "floor_row": floor.get(str(next((row.get("num_samples") for row in rows.values()), ""))),
+        "floor_row": floor.get(str(sizes[0])) if sizes else None,
         "number": number,
-        "in_words": _in_words,
+        "columns": _num_columns,
         "part_colour": pictures.part_colour,
-        "per_part": pictures.part_charts(rows, partition),
-        "latency": pictures.latency_charts(rows),
+        "per_part": pictures.part_charts(rows, main, partition, colours),
+        "latency": pictures.latency_charts(rows, colours),
         "routing": [(batch, number(value)) for batch, value in (metrics.get("routing_ms") or {}).items()],
         "partition": partition,
-        "curves": pictures.curve_charts(inputs.curves),
+        "curves": pictures.curve_charts(inputs.curves, rows, colours),
         "memorisation": {name: row["memorisation"] for name, row in rows.items() if row.get("memorisation")},
         "recipe": _yaml(inputs.recipe),
         "targets": _yaml(metrics["targets"]) if metrics.get("targets") else None,
@@ -121,107 +111,118 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
     }
 
 
-def _summary(rows: Mapping[str, Row], partition: Mapping[str, Any], metric: str) -> str:
-    teacher, cohort = rows.get(REFERENCE, {}), rows.get("cohort", {})
-    evaluations = teacher.get("num_function_evaluations")
+def _summary(metrics: Mapping[str, Any], partition: Mapping[str, Any], metric: str) -> str:
+    reference, head = named_row(metrics, "reference"), headline(metrics)
+    evaluations = reference.get("num_function_evaluations")
     cost = f" that needs {evaluations} network evaluations an image" if evaluations else ""
     parts, classes = partition["num_parts"], partition["num_conditions"]
-    students = f"{_in_words(parts)} one-step students, one per part of the {classes} class labels"
-    sentence = f"A diffusion teacher{cost} was distilled into {students}"
-    speed = _ratio(_latency(teacher, "1"), _latency(cohort, "1"))
-    if speed is not None:
-        sentence += f": {speed:.3g} times as fast, one image at a time"
-    if cohort.get("frechet_distance") is None:
+    whose = f", one per part of the {classes} class labels" if parts > 1 else f" of all {classes} class labels"
+    sentence = f"A diffusion teacher{cost} was distilled into {_students(parts)}{whose}"
+    for batch, speed in list(head["speedups"].items())[:1]:
+        sentence += f": {speed:.3g} times as fast, {_images(batch)} at a time"
+    if head["frechet_distance"] is None:
         return sentence + "."
     against = [
-        f"{number(rows[name]['frechet_distance'])} for {words}"
-        for name, words in (
-            ("single", "one student trained as long as each of them"),
-            ("single-equal-total", "one student given all their updates"),
-            (REFERENCE, "the teacher"),
-        )
-        if rows.get(name, {}).get("frechet_distance") is not None
+        f"{number(line['frechet_distance'])} ({description(line) or line['name']})"
+        for line in head["baselines"][:MOST_HERO_BASELINES]
+        if line["frechet_distance"] is not None
     ]
-    compared = f", against {', '.join(against)}" if against else ""
-    return f"{sentence}, with an {metric} of {number(cohort['frechet_distance'])}{compared} (lower is better)."
+    if reference.get("frechet_distance") is not None:
+        against.append(
+            f"{number(reference['frechet_distance'])} (the teacher, {description(reference) or head['reference']})"
+        )
+    compared = f", against {_listed(against)}" if against else ""
+    return f"{sentence}, with an {metric} of {number(head['frechet_distance'])}{compared}; lower is better."
 
 
 def _tiles(metrics: Mapping[str, Any], metric: str) -> list[dict[str, str]]:
     """The headline numbers; `tone` is good, neutral or bad by the number alone, whatever one had hoped for."""
-    rows, ratios = metrics["rows"], headline(metrics)
-    teacher, cohort = rows.get(REFERENCE, {}), rows.get("cohort", {})
-    tiles = []
-    if (speed := ratios["speedup_batch_1"]) is not None:
-        label, note = "the teacher's speed, one image", f"{_milliseconds(cohort)} against {_milliseconds(teacher)}"
-        if (batch := ratios["speedup_batch_256"]) is not None:
-            note += f"; {batch:.3g}\u00d7 at batch 256"
-        tiles.append({"value": f"{speed:.3g}\u00d7", "label": label, "note": note, "tone": "good" if speed > 1 else "bad"})
-    for key, name, words in (
-        ("fd_over_single", "single", "of a single student, equal updates per student"),
-        ("fd_over_single_equal_total", "single-equal-total", "of a single student, equal total updates"),
-        ("fd_over_teacher", REFERENCE, "of the teacher"),
-    ):
-        if (ratio := ratios[key]) is not None:
-            distances = f"{number(cohort['frechet_distance'])} against {number(rows[name]['frechet_distance'])}"
-            tone = (
-                "neutral" if abs(ratio - 1) < 0.02 or (name == REFERENCE and ratio > 1) else "good" if ratio < 1 else "bad"
+    head, reference = headline(metrics), named_row(metrics, "reference")
+    tiles = _speed_tile(head, metrics)
+    distance = number(head["frechet_distance"])
+    for line in head["baselines"]:
+        if (ratio := line["ratio"]) is not None:
+            note = f"{description(line)}: {distance} against {number(line['frechet_distance'])}{_difference(ratio)}"
+            tiles.append(
+                _tile(f"{ratio:.2f}\u00d7", f"the {metric} of {line['name']}", note.removeprefix(": "), _tone(ratio))
             )
-            note = distances + _difference(ratio)
-            tiles.append({"value": f"{ratio:.2f}\u00d7", "label": f"the {metric} {words}", "note": note, "tone": tone})
-    if (accuracy := ratios["label_accuracy"]) is not None:
-        reference = teacher.get("label_accuracy")
-        note = "" if reference is None else f"teacher {reference:.1%}"
-        tiles.append(
-            {
-                "value": f"{accuracy:.1%}",
-                "label": "of the cohort's images show the class asked for",
-                "note": note,
-                "tone": "neutral",
-            }
-        )
+    if (ratio := head["over_reference"]) is not None:
+        note = f"{head['reference']}: {distance} against {number(reference['frechet_distance'])}{_difference(ratio)}"
+        # Students seldom reach their teacher: a higher distance than its own is no failure.
+        tone = "good" if ratio < 0.98 else "neutral"
+        tiles.append(_tile(f"{ratio:.2f}\u00d7", f"the {metric} of the teacher", note, tone))
+    if (accuracy := head["label_accuracy"]) is not None:
+        note = f"teacher {value:.1%}" if (value := reference.get("label_accuracy")) is not None else ""
+        tiles.append(_tile(f"{accuracy:.1%}", f"of the images by {head['main']} show the class asked for", note, "neutral"))
     return tiles
 
 
-def _heroes(inputs: ReportInputs, rows: Mapping[str, Row], owners: Mapping[int, int]) -> list[dict[str, Any]]:
-    """Teacher, one student and cohort at a glance: the first image of up to ten classes, and three numbers."""
-    single = "single" if "single" in rows else "single-equal-total"
-    parts = inputs.partition_report["num_parts"]
-    kinds = {REFERENCE: "The teacher", single: "One student", "cohort": f"A cohort of {_in_words(parts)} students"}
+def _speed_tile(head: Headline, metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The speed-up of the smallest request, with that of the largest beside it."""
+    if not head["speedups"]:
+        return []
+    (batch, speed), *others = head["speedups"].items()
+    main, reference = (latencies(named_row(metrics, role))[batch] for role in ("main", "reference"))
+    note = f"{number(main)} ms against {number(reference)} ms"
+    if others:
+        note += f"; {others[-1][1]:.3g}\u00d7 at batch {others[-1][0]}"
+    return [_tile(f"{speed:.3g}\u00d7", f"the teacher's speed, {_images(batch)}", note, "good" if speed > 1 else "bad")]
+
+
+def _tile(value: str, label: str, note: str, tone: str) -> dict[str, str]:
+    return {"value": value, "label": label, "note": note, "tone": tone}
+
+
+def _tone(ratio: float) -> str:
+    return "neutral" if abs(ratio - 1) < 0.02 else "good" if ratio < 1 else "bad"
+
+
+def _heroes(inputs: ReportInputs, colours: Mapping[str, str], owners: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Reference, first baselines and main row at a glance: the first image of up to ten classes, and three numbers."""
+    metrics = inputs.metrics
+    rows: Mapping[str, Row] = metrics["rows"]
+    main, reference = metrics["main"], metrics["reference"]
+    titles = {reference: "The teacher"}
+    for name in baseline_names(metrics)[:MOST_HERO_BASELINES]:
+        titles[name] = _count(rows[name].get("num_students"))
+    titles[main] = f"A cohort: {_count(inputs.partition_report['num_parts']).lower()}"
     heroes = []
-    for name, title in kinds.items():
-        if name not in rows:
-            continue
+    for name in (name for name in titles if name in rows):
         images = []
         pixels = inputs.grids.get(name, [])
         for label, index in enumerate(range(0, len(pixels), inputs.num_grid_columns)):
-            colour = pictures.part_colour(owners.get(label, 0)) if name == "cohort" else pictures.row_colour(name)
+            colour = pictures.part_colour(owners.get(label, 0)) if name == main else colours[name]
             uri = pictures.png_data_uri(pictures.grid_image(pixels[index : index + 1], 1))  # pyright: ignore[reportArgumentType]
             images.append({"uri": uri, "label": label, "colour": colour})
             if len(images) == 10:
                 break
         row = rows[name]
+        timed = list(latencies(row).items())[:1]
         facts = {
-            "network evaluations": number(row.get("num_function_evaluations"), 0),
-            "ms an image": number(_latency(row, "1")),
-            row.get("provenance", {}).get("metric", "FD"): number(row.get("frechet_distance")),
+            "evaluations": number(row.get("num_function_evaluations"), 0),
+            **{"ms an image" if batch == "1" else f"ms, batch {batch}": number(value) for batch, value in timed},
+            (row.get("provenance") or {}).get("metric", "FD"): number(row.get("frechet_distance")),
         }
-        heroes.append({"name": name, "title": title, "images": images, "facts": facts, "colour": pictures.row_colour(name)})
+        note = equality(row) or (row.get("note") or "" if row["kind"] == "teacher" else "")
+        heroes.append({"name": name, "note": note, "title": titles[name], "images": images, "facts": facts})
+        heroes[-1] |= {"colour": colours[name], "main": name == main}
     return heroes
 
 
 def _samples(inputs: ReportInputs, owners: Mapping[int, int]) -> list[dict[str, Any]]:
+    rows, main = inputs.metrics["rows"], inputs.metrics["main"]
     result = []
-    for name in _ordered(inputs.grids):
+    for name in (name for name in rows if name in inputs.grids):
         pixels = inputs.grids[name]
         num_lines = -(-len(pixels) // inputs.num_grid_columns)
         labels = range(num_lines) if num_lines <= 24 else ()
         result.append(
             {
                 "name": name,
-                "note": _evaluations(inputs.metrics["rows"].get(name, {})),
+                "note": _evaluations(rows[name]),
                 "uri": pictures.png_data_uri(pictures.grid_image(pixels, inputs.num_grid_columns)),
                 "labels": [
-                    {"label": label, "colour": pictures.part_colour(owners.get(label, 0)) if name == "cohort" else None}
+                    {"label": label, "colour": pictures.part_colour(owners.get(label, 0)) if name == main else None}
                     for label in labels
                 ],
             }
@@ -229,90 +230,8 @@ def _samples(inputs: ReportInputs, owners: Mapping[int, int]) -> list[dict[str, 
     return result
 
 
-@dataclass(frozen=True)
-class _Column:
-    group: str
-    title: str
-    unit: str
-    value: Callable[[Row], float | None]
-    show: Callable[[float | None], str]
-    best: Callable[[Iterable[float]], float] | None = None
-    """min or max where one row can be the best; among one-step rows only, since the teacher pays for its quality."""
-
-
-def _columns(metric: str) -> tuple[_Column, ...]:
-    def field(name: str, scale: float = 1.0) -> Callable[[Row], float | None]:
-        return lambda row: None if row.get(name) is None else row[name] * scale
-
-    def batch(size: str) -> Callable[[Row], float | None]:
-        return lambda row: _latency(row, size)
-
-    def whole(value: float | None) -> str:
-        return number(value, 0)
-
-    quality, cost, training = "quality", "cost of a request", "training"
-    return (
-        _Column(quality, f"{metric}\u00a0↓", "", field("frechet_distance"), number, min),
-        _Column(quality, "KID\u00a0↓", "\u00d7 10³", field("kid", 1000), number, min),
-        _Column(quality, "precision\u00a0↑", "", field("precision"), lambda value: number(value, 3), max),
-        _Column(quality, "recall\u00a0↑", "", field("recall"), lambda value: number(value, 3), max),
-        _Column(quality, "label acc.\u00a0↑", "%", field("label_accuracy", 100), lambda value: number(value, 1), max),
-        _Column(quality, "samples", "", field("num_samples"), whole),
-        _Column(cost, "network evals", "", field("num_function_evaluations"), whole),
-        _Column(cost, "batch 1", "ms", batch("1"), number),
-        _Column(cost, "batch 16", "ms", batch("16"), number),
-        _Column(cost, "batch 256", "ms", batch("256"), number),
-        _Column(cost, "param\u00adeters", "\u00d7 10³", field("num_parameters_per_request", 1e-3), whole),
-        _Column(cost, "peak memory", "MiB", field("peak_memory_mib"), number),
-        _Column(training, "updates", "", field("total_updates"), whole),
-        _Column(training, "time", "s", field("training_seconds"), whole),
-    )
-
-
-def _table(rows: Mapping[str, Row], metric: str, num_parts: int) -> dict[str, Any]:
-    words = {
-        REFERENCE: "18 Heun steps",
-        "teacher-euler4": "4 Euler steps",
-        "teacher-euler1": "1 Euler step",
-        "single": "one student, equal updates",
-        "single-equal-total": "one student, equal total updates",
-        "cohort": f"{_in_words(num_parts)} students, routed",
-    }
-    columns = [column for column in _columns(metric) if any(column.value(row) is not None for row in rows.values())]
-    one_step = [row for row in rows.values() if row.get("num_function_evaluations") == 1]
-    bests = []
-    for column in columns:
-        values = [value for row in one_step if (value := column.value(row)) is not None]
-        bests.append(column.best(values) if column.best and len(values) > 1 else None)
-    groups: dict[str, int] = {}
-    for column in columns:
-        groups[column.group] = groups.get(column.group, 0) + 1
-    lines = []
-    for name, row in rows.items():
-        cells = [
-            {"text": column.show(value := column.value(row)), "best": value is not None and value == best}
-            for column, best in zip(columns, bests, strict=True)
-        ]
-        lines.append({"name": name, "note": words.get(name, ""), "colour": pictures.row_colour(name), "cells": cells})
-    return {"groups": groups, "columns": columns, "lines": lines}
-
-
-def _ordered(names: Iterable[str]) -> list[str]:
-    """Known rows in the report's order, then the others as they come."""
-    present = list(names)
-    return [name for name in ROW_ORDER if name in present] + [name for name in present if name not in ROW_ORDER]
-
-
 def _distinct(values: Iterable[Any]) -> list[Any]:
     return list({json.dumps(value, sort_keys=True): value for value in values}.values())
-
-
-def _ratio(numerator: float | None, denominator: float | None) -> float | None:
-    return numerator / denominator if numerator is not None and denominator else None
-
-
-def _latency(row: Row, batch: str) -> float | None:
-    return (row.get("latency_ms") or {}).get(batch)
 
 
 def _evaluations(row: Row) -> str:
@@ -320,8 +239,25 @@ def _evaluations(row: Row) -> str:
     return "" if count is None else f"{count:,} evaluation{'' if count == 1 else 's'}"
 
 
-def _milliseconds(row: Row) -> str:
-    return f"{number(_latency(row, '1'))} ms"
+def _num_columns(num: int, most: int = 6) -> int:
+    """As few lines as `most` allows, all about equally long."""
+    return -(-num // max(1, -(-num // most)))
+
+
+def _images(batch: str) -> str:
+    return "one image" if batch == "1" else f"{int(batch):,} images"
+
+
+def _students(count: int) -> str:
+    return f"{_in_words(count)} one-step student{'' if count == 1 else 's'}"
+
+
+def _count(count: int | None) -> str:
+    return "Students" if count is None else f"{_in_words(count).capitalize()} student{'' if count == 1 else 's'}"
+
+
+def _listed(pieces: list[str]) -> str:
+    return " and ".join([*([", ".join(pieces[:-1])] if pieces[1:] else []), pieces[-1]])
 
 
 def _difference(ratio: float) -> str:

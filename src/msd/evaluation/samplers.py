@@ -15,7 +15,7 @@ from msd.diffusion.solvers import Solver
 
 @dataclass(frozen=True)
 class Sampler:
-    """`generate(noise [N, C, H, W], labels [N]) -> pixels [N, C, H, W]` in [-1, 1], and what a request costs."""
+    """`generate(noise [N, *noise_shape], labels [N]) -> pixels [N, C, H, W]` in [-1, 1], and what a request costs."""
 
     name: str
     generate: Callable[[Tensor, Tensor], Tensor]
@@ -33,13 +33,15 @@ class Sampler:
         return torch.cat(pieces)
 
 
-def teacher_sampler(teacher: Denoiser, solver: Solver) -> Sampler:
+def teacher_sampler(name: str, teacher: Denoiser, solver: Solver) -> Sampler:
+    """The teacher, sampled by `solver`; noise `[N, *noise_shape]` goes to the teacher's device."""
+
     @torch.inference_mode()
     def generate(noise: Tensor, labels: Tensor) -> Tensor:
         device = next(teacher.parameters()).device
         return teacher.spec.codec.decode(solver(teacher, noise.to(device), labels.to(device))).cpu()
 
-    return Sampler(f"teacher-{solver.name}", generate, solver.num_function_evaluations, teacher.num_parameters())
+    return Sampler(name, generate, solver.num_function_evaluations, teacher.num_parameters())
 
 
 def cohort_sampler(name: str, cohort: Cohort) -> Sampler:

@@ -1,0 +1,136 @@
+"""What metrics.json says, and what follows from it: its rows, in the table's order, and the ratios that a run is about.
+
+No row has a name that the code knows; metrics.json says it all. `reference` names the row that speed and distance are
+compared with (the teacher, sampled well), `main` the row that the run is about (its cohort). Every row says its `kind`
+(teacher or students), a `note` for people ("18 Heun steps") and, of a baseline, what is held `equal` with the main row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from msd.errors import RunError
+from msd.files import read_json
+
+SCHEMA = 2
+
+Row = Mapping[str, Any]
+
+EXPLANATIONS = {
+    "updates-per-student": "each student takes as many updates, at the same batch, as a student of the main row",
+    "total-updates": "all students of the row together take as many updates as all students of the main row",
+    "total-images": "all students of the row together see as many images in training as all students of the main row",
+}
+"""What a row may hold equal with the main row, for the reader of a table."""
+
+
+class Baseline(TypedDict):
+    """A row of students beside the main one; `ratio` is the main row's distance over its own (below 1: main is better)."""
+
+    name: str
+    note: str
+    equal: str | None
+    frechet_distance: float | None
+    ratio: float | None
+
+
+class Headline(TypedDict):
+    """What was gained. None, or an empty dict, where a row or a measurement is missing."""
+
+    main: str
+    reference: str
+    frechet_distance: float | None
+    """Of the main row."""
+    over_reference: float | None
+    """The main row's distance over the reference's."""
+    baselines: list[Baseline]
+    speedups: dict[str, float]
+    """The reference's time over the main row's, of each size of request that both were timed at."""
+    label_accuracy: float | None
+    routing_shares: dict[str, float]
+    """Time to find the students of a request, over the time to answer it, by its size."""
+    training_wall_seconds: float | None
+    """Of the main row's students, by the clock."""
+    wall_seconds: float | None
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """The content of a metrics.json. Raises RunError when it cannot be read or is of another schema."""
+    metrics = read_json(path, what="a run's metrics")
+    if metrics.get("schema") != SCHEMA:
+        raise RunError(
+            f"{path} has schema {metrics.get('schema')}, this version of msd reads {SCHEMA}; remove it to measure anew."
+        )
+    return metrics
+
+
+def headline(metrics: Mapping[str, Any]) -> Headline:
+    """The ratios of the main row to its reference and to every baseline, in the order of the table."""
+    rows: Mapping[str, Row] = metrics["rows"]
+    main, reference = named_row(metrics, "main"), named_row(metrics, "reference")
+    distance = main.get("frechet_distance")
+    answered = latencies(main)
+    return {
+        "main": metrics["main"],
+        "reference": metrics["reference"],
+        "frechet_distance": distance,
+        "over_reference": ratio(distance, reference.get("frechet_distance")),
+        "baselines": [
+            {
+                "name": name,
+                "note": rows[name].get("note") or "",
+                "equal": rows[name].get("equal"),
+                "frechet_distance": rows[name].get("frechet_distance"),
+                "ratio": ratio(distance, rows[name].get("frechet_distance")),
+            }
+            for name in baseline_names(metrics)
+        ],
+        "speedups": _ratios(latencies(reference), answered),
+        "label_accuracy": main.get("label_accuracy"),
+        "routing_shares": _ratios(metrics.get("routing_ms") or {}, answered),
+        "training_wall_seconds": main.get("training_wall_seconds"),
+        "wall_seconds": metrics.get("wall_seconds"),
+    }
+
+
+def named_row(metrics: Mapping[str, Any], role: str) -> Row:
+    """The row that `metrics[role]` names ("main", "reference"); empty where it was not measured."""
+    return metrics["rows"].get(metrics[role], {})
+
+
+def baseline_names(metrics: Mapping[str, Any]) -> list[str]:
+    """All rows of students but the main one, in the order of the table."""
+    rows: Mapping[str, Row] = metrics["rows"]
+    return [name for name, row in rows.items() if row["kind"] == "students" and name != metrics["main"]]
+
+
+def latencies(row: Row) -> dict[str, float]:
+    """Milliseconds of a request by its size, smallest first; empty where the clock did not run."""
+    measured = row.get("latency_ms") or {}
+    return {size: measured[size] for size in sorted(measured, key=int)}
+
+
+def batch_sizes(rows: Mapping[str, Row]) -> list[str]:
+    """All sizes of request that any row was timed at, smallest first."""
+    return sorted({size for row in rows.values() for size in latencies(row)}, key=int)
+
+
+def equality(row: Mapping[str, Any]) -> str:
+    """What a row holds equal with the main one, in words: "equal total updates"; empty for nothing."""
+    return f"equal {row['equal'].replace('-', ' ')}" if row.get("equal") else ""
+
+
+def description(row: Mapping[str, Any]) -> str:
+    """A row's note and what it holds equal: "one student, equal total updates"."""
+    return ", ".join(piece for piece in (row.get("note"), equality(row)) if piece)
+
+
+def ratio(numerator: float | None, denominator: float | None) -> float | None:
+    return numerator / denominator if numerator is not None and denominator else None
+
+
+def _ratios(numerators: Mapping[str, float], denominators: Mapping[str, float]) -> dict[str, float]:
+    both = {size: ratio(numerators.get(size), value) for size, value in denominators.items()}
+    return {size: value for size, value in both.items() if value is not None}

@@ -1,0 +1,81 @@
+"""The report's table of rows: which columns there are, how a cell is written, and which value of a column is the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from msd.evaluation.pictures import number
+from msd.evaluation.results import Row, batch_sizes, description, latencies
+
+
+@dataclass(frozen=True)
+class Column:
+    group: str
+    title: str
+    unit: str
+    value: Callable[[Row], float | None]
+    show: Callable[[float | None], str] = number
+    best: Callable[[Iterable[float]], float] | None = None
+    """min or max where one row can be the best; among one-step rows only, since the teacher pays for its quality."""
+
+
+def table(rows: Mapping[str, Row], main: str, metric: str, colours: Mapping[str, str]) -> dict[str, Any]:
+    """Groups (title -> width), columns and lines of the table; a column without any value is left out."""
+    columns = [column for column in _columns(rows, metric) if any(column.value(row) is not None for row in rows.values())]
+    bests = [_best(column, rows) for column in columns]
+    groups: dict[str, int] = {}
+    for column in columns:
+        groups[column.group] = groups.get(column.group, 0) + 1
+    lines = []
+    for name, row in rows.items():
+        cells = [
+            {"text": column.show(value := column.value(row)), "best": value is not None and value == best}
+            for column, best in zip(columns, bests, strict=True)
+        ]
+        lines.append({"name": name, "note": description(row), "colour": colours[name], "main": name == main, "cells": cells})
+    return {"groups": groups, "columns": columns, "lines": lines}
+
+
+def _columns(rows: Mapping[str, Row], metric: str) -> list[Column]:
+    quality, cost, training = "quality", "cost of a request", "training, all students"
+    columns = [
+        Column(quality, f"{metric}\u00a0↓", "", _field("frechet_distance"), number, min),
+        Column(quality, "KID\u00a0↓", "\u00d7 10³", _field("kid", 1000), number, min),
+        Column(quality, "precision\u00a0↑", "", _field("precision"), lambda value: number(value, 3), max),
+        Column(quality, "recall\u00a0↑", "", _field("recall"), lambda value: number(value, 3), max),
+        Column(quality, "label acc.\u00a0↑", "%", _field("label_accuracy", 100), lambda value: number(value, 1), max),
+        Column(quality, "samples", "", _field("num_samples"), _whole),
+        Column(cost, "network evals", "", _field("num_function_evaluations"), _whole),
+        *(Column(cost, f"batch {size}", "ms", _latency(size)) for size in batch_sizes(rows)),
+        Column(cost, "param\u00adeters", "\u00d7 10³", _field("num_parameters_per_request", 1e-3), _whole),
+        Column(cost, "peak memory", "MiB", _field("peak_memory_mib")),
+        Column(training, "updates", "", _field("total_updates"), _whole),
+        Column(training, "images", "\u00d7 10³", _field("total_images", 1e-3), _whole),
+        Column(training, "time", "s", _field("training_seconds"), _whole),
+    ]
+    # The same batch everywhere: the images tell nothing that the updates do not.
+    same_batch = len({row.get("batch_size") for row in rows.values() if row["kind"] == "students"}) <= 1
+    # One number of samples for all rows is said once, above the table.
+    same_samples = len({row.get("num_samples") for row in rows.values()}) <= 1
+    idle = {"images"} if same_batch else set()
+    return [column for column in columns if column.title not in idle | ({"samples"} if same_samples else set())]
+
+
+def _best(column: Column, rows: Mapping[str, Row]) -> float | None:
+    one_step = [row for row in rows.values() if row.get("num_function_evaluations") == 1]
+    values = [value for row in one_step if (value := column.value(row)) is not None]
+    return column.best(values) if column.best and len(set(values)) > 1 else None
+
+
+def _field(name: str, scale: float = 1.0) -> Callable[[Row], float | None]:
+    return lambda row: None if row.get(name) is None else row[name] * scale
+
+
+def _latency(size: str) -> Callable[[Row], float | None]:
+    return lambda row: latencies(row).get(size)
+
+
+def _whole(value: float | None) -> str:
+    return number(value, 0)

@@ -1,0 +1,121 @@
+"""What follows from a metrics.json, whatever its rows are called."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from msd.commands.console import Output, metrics_table, show_metrics
+from msd.errors import RunError
+from msd.evaluation.results import batch_sizes, description, equality, headline, latencies, read_metrics
+
+
+def row(kind: str, distance: float | None, milliseconds: float, **facts: Any) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "note": f"note of {distance}",
+        "equal": None,
+        "frechet_distance": distance,
+        "kid": 0.004,
+        "precision": 0.86,
+        "recall": 0.8,
+        "label_accuracy": 0.985,
+        "num_function_evaluations": 1,
+        "latency_ms": {"32": 20 * milliseconds, "2": milliseconds},
+        "num_samples": 1000,
+        "provenance": {"metric": "FD-cats"},
+        **facts,
+    }
+
+
+def metrics() -> dict[str, Any]:
+    return {
+        "schema": 2,
+        "device": "cpu",
+        "latency_threads": 2,
+        "floor": {"1000": 0.7},
+        "wall_seconds": 240.0,
+        "routing_ms": {"2": 0.016, "999": 1.0},
+        "reference": "slow",
+        "main": "parts",
+        "rows": {
+            "slow": row("teacher", 1.2, 54.0),
+            "one": row("students", 3.4, 1.5, equal="updates-per-student"),
+            "parts": row("students", 2.6, 1.6, training_wall_seconds=70.0),
+            "other": row("students", 2.4, 1.5, equal="total-images", latency_ms=None),
+        },
+    }
+
+
+def test_headline_compares_the_main_row_with_every_other():
+    head = headline(metrics())
+    assert (head["main"], head["reference"], head["frechet_distance"]) == ("parts", "slow", 2.6)
+    assert head["over_reference"] == pytest.approx(2.6 / 1.2)
+    assert [(line["name"], line["equal"]) for line in head["baselines"]] == [
+        ("one", "updates-per-student"),
+        ("other", "total-images"),
+    ]
+    assert [line["ratio"] for line in head["baselines"]] == pytest.approx([2.6 / 3.4, 2.6 / 2.4])
+    assert head["speedups"] == {"2": pytest.approx(54.0 / 1.6), "32": pytest.approx(54.0 / 1.6)}
+    assert list(head["speedups"]) == ["2", "32"]
+    assert head["routing_shares"] == {"2": pytest.approx(0.01)}
+    assert (head["label_accuracy"], head["training_wall_seconds"], head["wall_seconds"]) == (0.985, 70.0, 240.0)
+    assert json.loads(json.dumps(head)) == head
+
+
+def test_headline_of_missing_rows_and_measurements_is_none():
+    bare = headline(metrics() | {"rows": {}, "routing_ms": None, "wall_seconds": None})
+    assert bare["baselines"] == []
+    assert bare["speedups"] == bare["routing_shares"] == {}
+    assert bare["frechet_distance"] is bare["over_reference"] is bare["label_accuracy"] is bare["wall_seconds"] is None
+    without_main = metrics()
+    del without_main["rows"]["parts"]
+    assert [line["ratio"] for line in headline(without_main)["baselines"]] == [None, None]
+
+
+def test_rows_are_described_by_what_they_hold_equal():
+    assert equality({"equal": "total-images"}) == "equal total images"
+    assert description({"note": "one student", "equal": "updates-per-student"}) == "one student, equal updates per student"
+    assert description({"note": "", "equal": None}) == ""
+
+
+def test_batch_sizes_are_ordered_as_numbers():
+    assert batch_sizes(metrics()["rows"]) == ["2", "32"]
+    assert latencies({"latency_ms": {"256": 3.0, "16": 2.0, "1": 1.0}}) == {"1": 1.0, "16": 2.0, "256": 3.0}
+
+
+def test_metrics_of_another_schema_are_refused(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(metrics()))
+    assert read_metrics(path) == metrics()
+    path.write_text(json.dumps({"schema": 1, "rows": {}}))
+    with pytest.raises(RunError, match="has schema 1, this version of msd reads 2; remove it"):
+        read_metrics(path)
+
+
+def test_the_console_shows_every_row_and_every_size_of_request():
+    table = metrics_table(metrics(), "title")
+    assert [column.header for column in table.columns][-2:] == ["ms \u00d72", "ms \u00d732"]
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(table)
+    text = stream.getvalue()
+    for words in (*metrics()["rows"], "note of 3.4", "equal updates per student", "equal total images", "32.00"):
+        assert words in text, words
+
+
+def test_the_console_says_the_ratios(capsys):
+    show_metrics(metrics(), Output())
+    said = capsys.readouterr()
+    for words in (
+        "distance of parts over one (equal updates per student): 0.765",
+        "distance of parts over other (equal total images): 1.08",
+        "distance of parts over slow: 2.17",
+        "speed of parts over slow, batch 2: 33.8",
+        "wall time 240 s, of which the students of parts 70 s",
+    ):
+        assert words in said.err, words
+    assert "FD-cats on 1000 samples; latency on cpu with 2 CPU threads" in said.out
