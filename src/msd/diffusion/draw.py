@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -28,8 +29,8 @@ class Draw:
     """The random numbers of one step of one stage (`place`), a fixed sequence for (seed, place, step, attempt).
 
     Each call draws the GLOBAL batch on the CPU and returns this process's `slice` of it on `device`. So step n needs no step
-    n-1, and the numbers do not depend on the device or on how many processes share the batch. `attempt` counts roll-backs of a
-    step: another attempt gets other numbers.
+    n-1, and the numbers do not depend on the device or on how many processes share the batch. `attempt` counts roll-backs of
+    a step: another attempt gets other numbers.
     """
 
     seed: int
@@ -37,7 +38,7 @@ class Draw:
     step: int = 0
     attempt: int = 0
     slice: Slice = Slice()
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @cached_property
     def _generator(self) -> torch.Generator:
@@ -64,6 +65,16 @@ class Draw:
     def mine(self, rows: Tensor) -> Tensor:
         """This process's slice of a global batch, on `device`."""
         return self.slice.of(rows).to(self.device)
+
+    @contextmanager
+    def inside_modules(self, *, needed: bool = True) -> Iterator[None]:
+        """For modules that draw by themselves (dropout): torch's global generators, seeded for this step and process."""
+        if not needed:
+            yield
+            return
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derived_seed(self.seed, self.place, self.step, self.attempt, "modules", self.slice.rank))
+            yield
 
 
 def derived_seed(*parts: object) -> int:

@@ -31,6 +31,39 @@ class Churn:
     noise_scale: float = 1.0
 
 
+Slope = Callable[[Tensor, Tensor], Tensor]
+"""`(x [N, ...], sigma) -> dx/dsigma` of the probability-flow ODE, one evaluation of the denoiser."""
+
+
+def euler(x: Tensor, sigma: Tensor, following: Tensor, slope: Slope) -> Tensor:
+    """First order, one evaluation."""
+    return x + (following - sigma) * slope(x, sigma)
+
+
+def heun(x: Tensor, sigma: Tensor, following: Tensor, slope: Slope) -> Tensor:
+    """Second order, two evaluations; one where the step ends at noise level 0 (Karras et al. 2022, Algorithm 1)."""
+    step, first = following - sigma, slope(x, sigma)
+    if following == 0:
+        return x + step * first
+    second = slope(x + step * first, following)
+    return x + step * (first + second) / 2
+
+
+@dataclass(frozen=True)
+class Method:
+    """One step of a solver, and how many evaluations `num_steps` of them cost."""
+
+    step: Callable[[Tensor, Tensor, Tensor, Slope], Tensor]
+    num_evaluations: Callable[[int], int]
+
+
+METHODS: dict[str, Method] = {
+    "euler": Method(euler, lambda num_steps: num_steps),
+    "heun": Method(heun, lambda num_steps: 2 * num_steps - 1),
+}
+"""A new solver is a function and a line here (and its name in the recipe's `SolverSection`)."""
+
+
 @dataclass(frozen=True)
 class Solver:
     """A sampling procedure: method, number of steps and noise range. Call it on a denoiser.
@@ -47,7 +80,7 @@ class Solver:
 
     @property
     def num_function_evaluations(self) -> int:
-        return 2 * self.num_steps - 1 if self.method == "heun" else self.num_steps
+        return METHODS[self.method].num_evaluations(self.num_steps)
 
     @property
     def name(self) -> str:
@@ -73,7 +106,7 @@ class Solver:
             )
         sigmas = karras_sigmas(self.num_steps, self.sigma_min, self.sigma_max, self.rho).to(noise.device)
 
-        def slope(x: Tensor, sigma: Tensor) -> Tensor:  # dx/dsigma of the probability-flow ODE
+        def slope(x: Tensor, sigma: Tensor) -> Tensor:
             levels = torch.full((len(x),), float(sigma), dtype=torch.float32, device=x.device)
             return (x - denoise(x.float(), levels, condition).double()) / sigma
 
@@ -82,13 +115,7 @@ class Solver:
             sigma, following = sigmas[index], sigmas[index + 1]
             if self.churn is not None:
                 x, sigma = self._add_noise(x, sigma, self.churn, generator)
-            first = slope(x, sigma)
-            step = following - sigma
-            if self.method == "heun" and following > 0:
-                second = slope(x + step * first, following)
-                x = x + step * (first + second) / 2
-            else:
-                x = x + step * first
+            x = METHODS[self.method].step(x, sigma, following, slope)
             if on_step is not None:
                 on_step(index + 1)
         return x.float()

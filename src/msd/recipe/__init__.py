@@ -5,7 +5,7 @@ Unknown keys, wrong types and impossible combinations fail here, before any weig
 
 from msd.recipe.documentation import Explanation, SectionExplanation, explain
 from msd.recipe.loading import load_recipe, packaged_recipes, revised, validate
-from msd.recipe.recipe import Recipe
+from msd.recipe.recipe import Recipe, section_of
 from msd.recipe.rows import MAIN_ROW, BatchRule, Equal, Row
 from msd.recipe.sections import (
     PACKAGED_PREFIX,
@@ -58,5 +58,6 @@ __all__ = [
     "load_recipe",
     "packaged_recipes",
     "revised",
+    "section_of",
     "validate",
 ]

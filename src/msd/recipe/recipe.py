@@ -173,6 +173,14 @@ class Recipe(Section):
         return content
 
 
+def section_of(stage: str) -> type[RoleSection]:
+    """The section that holds a stage's settings. Raises RecipeError for a name that is no stage's."""
+    field = Recipe.model_fields.get(stage)
+    if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, RoleSection):
+        raise RecipeError(f"there is no stage {stage!r}{nearest(stage, STAGES)}")
+    return field.annotation
+
+
 def build(content: Mapping[str, Any], lone: bool = False) -> Recipe:
     """A Recipe from plain values. Raises RecipeError with one sentence for the first thing that is wrong.
 

@@ -24,11 +24,11 @@ ROW_KEYS = ("partition", "pairs", *STAGES, "student", "stages")
 RESERVED = ("equal", "batch", "note")
 
 DEFAULT_ROWS: dict[str, dict[str, Any]] = {
-    "single": {"partition.num_parts": 1, "note": "one student, equal updates"},
+    "single": {"partition.num_parts": 1, "note": "one student"},
     "single-equal-total": {
         "partition.num_parts": 1,
         "equal": "total-updates",
-        "note": "one student, all the updates of the cohort",
+        "note": "one student",
     },
 }
 

@@ -30,6 +30,9 @@ class TeacherFacts:
     """How often each condition occurred in its training set; uniform where that was not recorded."""
     licence: str
     noise_shape: tuple[int, ...]
+    sigma_min: float
+    sigma_max: float
+    """The noise levels it was trained on."""
 
     def embeddings(self) -> NDArray[Any] | None:
         """What it has learned to tell its conditions apart by, `[num_conditions, D]`; None when it has no such table."""
@@ -66,7 +69,7 @@ def read_teacher(source: str) -> TeacherFacts:
     spec = facts["spec"]
     try:
         num, noise_shape, licence = int(spec["num_conditions"]), tuple(spec["noise_shape"]), str(spec["licence"])
-        sigma_init = spec["sigma_init"]
+        sigma_init, sigmas = spec["sigma_init"], (float(spec["sigma_min"]), float(spec["sigma_max"]))
         prior = tuple(float(value) for value in facts.get("prior") or [1 / num] * num)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise WeightsError(
@@ -79,4 +82,4 @@ def read_teacher(source: str) -> TeacherFacts:
         )
     if len(prior) != num:
         raise WeightsError(f"{folder / FACTS} has a prior of {len(prior)} values for {num} conditions; mend one of them.")
-    return TeacherFacts(source, folder, identity(facts), num, prior, licence, noise_shape)
+    return TeacherFacts(source, folder, identity(facts), num, prior, licence, noise_shape, *sigmas)
