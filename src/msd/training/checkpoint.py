@@ -1,4 +1,4 @@
-"""Everything a training needs to go on as if it had never stopped, written atomically; the newest two are kept."""
+"""Everything a stage needs to go on as if it had never stopped, written atomically; the newest two are kept."""
 
 from __future__ import annotations
 
@@ -8,16 +8,26 @@ from typing import Any
 
 import torch
 
-from msd.errors import WeightsError
+from msd.errors import TrainingError, WeightsError
 from msd.files import read_json, replacing, sha256_file, write_json
-from msd.training.roles import Role
+from msd.training.loop import Stage
 
 KEEP = 2
 INDEX = "checkpoints.json"
 
 
+def refuse_non_finite(stage: Stage, step: int) -> None:
+    """Raises TrainingError when a weight is not a finite number: nothing of that kind is ever saved."""
+    for name, role in stage.roles.items():
+        if not role.is_finite():
+            raise TrainingError(
+                f"the weights of the {name} are not finite after step {step} of stage {stage.name}; "
+                f"lower its learning rates (e.g. --set {stage.name}.learning_rate=3e-4) and start again."
+            )
+
+
 class Checkpoints:
-    """The checkpoints of one job in `folder`. `identity` (partition hash, teacher hash...) must match on resume."""
+    """The checkpoints of one job in `folder`. `identity` (the task's hash, the stage's place) must match on resume."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]):
         self.folder = folder
@@ -27,14 +37,18 @@ class Checkpoints:
         path = self.folder / INDEX
         return read_json(path, what="the list of checkpoints", error=WeightsError) if path.exists() else []
 
-    def save(self, step: int, roles: Mapping[str, Role], generator: torch.Generator) -> None:
-        """Write the state after `step` finished steps, then forget the oldest."""
+    def save(self, step: int, stage: Stage) -> None:
+        """Write the state after `step` finished steps, then forget the oldest.
+
+        Raises TrainingError for weights that are not finite.
+        """
+        refuse_non_finite(stage, step)
         path = self.folder / f"step-{step:07d}.pt"
         state = {
             "identity": self.identity,
             "step": step,
-            "roles": {name: role.state_dict() for name, role in roles.items()},
-            "generator": generator.get_state(),
+            "roles": {name: role.state_dict() for name, role in stage.roles.items()},
+            "stage": stage.state_dict(),
         }
         with replacing(path) as temporary:
             torch.save(state, temporary)
@@ -44,10 +58,10 @@ class Checkpoints:
         for old in entries[:-KEEP]:
             (self.folder / old["file"]).unlink(missing_ok=True)
 
-    def restore(self, roles: Mapping[str, Role], generator: torch.Generator) -> int:
+    def restore(self, stage: Stage) -> int:
         """Load the newest undamaged checkpoint in place and return its step; 0 when there is none yet.
 
-        Raises WeightsError when all are damaged or they belong to another partition or teacher.
+        Raises WeightsError when all are damaged or they belong to another task or stage.
         """
         entries = self._index()
         for entry in reversed(entries):
@@ -57,21 +71,19 @@ class Checkpoints:
             state = torch.load(path, map_location="cpu", weights_only=True)
             for key, value in self.identity.items():
                 if state["identity"].get(key) != value:
-                    raise WeightsError(
-                        f"{path} belongs to another {key}; choose another --out, or remove {self.folder.parent}."
-                    )
-            for name, role in roles.items():
+                    raise WeightsError(f"{path} belongs to another {key}; choose another --out, or remove {self.folder}.")
+            for name, role in stage.roles.items():
                 role.load_state_dict(state["roles"][name])
-            generator.set_state(state["generator"])
+            stage.load_state_dict(state["stage"])
             return state["step"]
         if entries:
-            raise WeightsError(
-                f"all checkpoints in {self.folder} are damaged; remove {self.folder.parent} to train this student again."
-            )
+            raise WeightsError(f"all checkpoints in {self.folder} are damaged; remove that folder to train this again.")
         return 0
 
     def clear(self) -> None:
-        """Remove all: the job is finished and its result is saved."""
+        """Remove all: the stage is finished and its result is saved."""
         for entry in self._index():
             (self.folder / entry["file"]).unlink(missing_ok=True)
         (self.folder / INDEX).unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()

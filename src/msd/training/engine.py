@@ -1,23 +1,39 @@
-"""Devices, threads and precision: the only place that knows what the tensors run on (and, later, of ranks)."""
+"""Devices, threads, precision and processes: the only place that knows what the tensors run on and who shares the batch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 
-from msd.errors import RunError
+from msd.diffusion.draw import Slice
+from msd.errors import RecipeError, RunError
+from msd.recipe import RoleSection
+from msd.training.roles import Role
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Where a training runs. float32 everywhere: bf16 gains nothing on CPU at these widths, fp16 diverges (DMD2)."""
+    """Where a training runs. float32 everywhere: bf16 gains nothing on CPU at these widths, fp16 diverges (DMD2).
+
+    `slice` is this process's share of every batch; one process has all of it.
+    """
 
     device: torch.device
+    slice: Slice = field(default_factory=Slice)
 
     @classmethod
     def on(cls, device: str, threads: int | None = None) -> Engine:
-        """Check that `device` exists, set CPU threads. Raises RunError."""
+        """Check that `device` exists, set CPU threads, switch TF32 off. Raises RunError."""
         try:
             chosen = torch.device(device)
         except RuntimeError as error:
@@ -28,8 +44,85 @@ class Engine:
             raise RunError(f"device {device} is not supported; use cpu, cuda or cuda:N.")
         if threads is not None:
             torch.set_num_threads(threads)
+        # TF32 keeps 10 bits of a factor, and torch allows it in convolutions unless told otherwise: pairs and scores would
+        # then depend on the card.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         return cls(chosen)
 
-    def generator(self, seed: int) -> torch.Generator:
-        """A seeded generator on the device; all randomness of a training comes from one of these."""
-        return torch.Generator(self.device).manual_seed(seed)
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.slice.rank == 0
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raises RecipeError when the processes cannot share a batch of that size equally."""
+        if batch_size % self.slice.num_ranks:
+            raise RecipeError(
+                f"a batch of {batch_size} cannot be shared equally by {self.slice.num_ranks} processes; start a number of "
+                "processes that divides it, or change the batch size."
+            )
+
+    def role(self, module: Network, settings: RoleSection, num_updates: int, *, dropout: bool = False) -> Role[Network]:
+        """Place `module`, replicate it over the processes, THEN give it an optimiser and an average.
+
+        `num_updates` is how many the stage plans for it: the length of the cosine. Dropout is off unless asked for.
+        """
+        module = module.to(self.device).train(dropout)
+        wrapped: nn.Module = module
+        if self.slice.num_ranks > 1:
+            wrapped = nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+        return Role(module, wrapped, settings, num_updates)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of the mean loss over all processes, on every role that is in turn.
+
+        Accumulation and mixed precision belong here when they come: no stage or loss knows of them.
+        """
+        loss.backward()
+
+    def mean_over_ranks(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scalars averaged over the processes; all of them must call this at the same point."""
+        if self.slice.num_ranks == 1:
+            return values
+        together = torch.stack([value.float() for value in values.values()])
+        dist.all_reduce(together)
+        return dict(zip(values, together / self.slice.num_ranks, strict=True))
+
+    def any_rank(self, flag: bool) -> bool:
+        """Whether any process says so; all of them must call this at the same point."""
+        if self.slice.num_ranks == 1:
+            return flag
+        together = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(together, op=dist.ReduceOp.MAX)
+        return bool(together)
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.slice.num_ranks > 1:
+            dist.barrier()
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes, as torchrun numbers them; before there is an engine, or after."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def launched_engine(device: str, threads: int | None = None) -> Iterator[Engine]:
+    """The engine of this process: alone, or under torchrun one of the processes that share each batch. Raises RunError."""
+    num_ranks, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if num_ranks == 1:
+        yield Engine.on(device, threads)
+        return
+    local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+    engine = Engine.on(local, threads)
+    if engine.device.type == "cuda":
+        torch.cuda.set_device(engine.device)
+    dist.init_process_group("nccl" if engine.device.type == "cuda" else "gloo")
+    try:
+        yield Engine(engine.device, Slice(rank, num_ranks))
+        gc.collect()  # a replicated module alive at exit makes gloo abort now and then
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()

@@ -1,20 +1,25 @@
-"""The loop: runs a stage's turns and hands each step's record to callbacks. It never learns which stage it runs."""
+"""The loop: yields each step of a stage after taking its turns. It never learns which stage it runs."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from msd.diffusion.draw import Draw
 from msd.errors import TrainingError
+from msd.training.engine import Engine
 from msd.training.roles import Role
 
-MAX_NON_FINITE = 10
-"""Non-finite gradients that are skipped before a training is given up."""
+MAX_SKIPPED = 10
+"""Updates of one role that may be skipped for want of a finite gradient before a training is given up."""
+LOOK_EVERY = 10
+"""Steps between two looks at the number skipped: each look waits for the device."""
+
+Record = dict[str, Tensor]
+"""A step's losses and gradient norms by name, scalars still on the device."""
 
 
 @dataclass(frozen=True)
@@ -27,48 +32,78 @@ class Loss:
 
 @dataclass(frozen=True)
 class Turn:
-    """One optimiser step of one role. `loss` is called when the turn comes, after the turns before it have been taken."""
+    """One optimiser step of `roles` from one loss, which is called when the turn comes, after the turns before it."""
 
-    role: str
+    roles: tuple[str, ...]
     loss: Callable[[], Loss]
 
 
-class Stage(Protocol):
-    """A training phase: it declares roles and says whose turn it is; it never steps an optimiser."""
+class Stage:
+    """A training phase: it declares roles and says whose turn it is; it never steps an optimiser.
+
+    A subclass sets `name`, `num_steps`, `roles` and `batch_size`, and yields `turns`; `delivers` names the role whose
+    average is the stage's product.
+    """
 
     name: str
     num_steps: int
+    batch_size: int
+    delivers: str = "student"
+    roles: Mapping[str, Role[Any]]
 
-    @property
-    def roles(self) -> Mapping[str, Role[Any]]: ...
+    def turns(self, draw: Draw) -> Iterable[Turn]:
+        """The turns of one step, in order. All randomness comes from `draw`."""
+        raise TypeError(f"{type(self).__name__} yields no turns")
 
-    def turns(self, generator: torch.Generator) -> Iterable[Turn]:
-        """The turns of one step, in order. All randomness comes from `generator`."""
-        ...
+    def finished(self, step: int) -> bool:
+        """Whether the stage may end after `step` steps, before its number of steps is reached."""
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the stage must keep beside its roles to go on after a stop: plain values and tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:
+            raise TypeError(f"{type(self).__name__} keeps no state, but got {sorted(state)}")
 
 
-Record = dict[str, float]
-Callback = Callable[[int, Record], None]
-"""Called after each step with the number of finished steps and that step's losses and gradient norms by name."""
+def steps(stage: Stage, engine: Engine, seed: int, *, start: int = 0, attempt: int = 0) -> Iterator[tuple[int, Record]]:
+    """Take steps `start` to `stage.num_steps`, yielding (number of finished steps, record) after each.
 
-
-def run_stage(stage: Stage, generator: torch.Generator, *, start: int = 0, callbacks: Iterable[Callback] = ()) -> None:
-    """Run steps `start` to `stage.num_steps`. Raises TrainingError when gradients keep being non-finite."""
-    num_non_finite = 0
-    callbacks = tuple(callbacks)
+    The caller reports, saves and stops between steps. Raises TrainingError when gradients keep being non-finite.
+    """
+    engine.check_batch(stage.batch_size)
     for step in range(start, stage.num_steps):
+        if stage.finished(step):
+            return
+        draw = Draw(seed, stage.name, step, attempt, engine.slice, engine.device)
         record: Record = {}
-        for turn in stage.turns(generator):
-            loss = turn.loss()
-            norm = stage.roles[turn.role].step(loss.value)
-            num_non_finite += not math.isfinite(norm)
-            record[f"{turn.role}/loss"] = float(loss.value.detach())
-            record[f"{turn.role}/gradient_norm"] = norm
-            record.update({f"{turn.role}/{name}": float(part.detach()) for name, part in loss.parts.items()})
-        if num_non_finite > MAX_NON_FINITE:
+        for turn in stage.turns(draw):
+            record |= _take(turn, stage.roles, engine)
+        if (step + 1) % LOOK_EVERY == 0 or step + 1 == stage.num_steps:
+            refuse_divergence(stage, step + 1)
+        yield step + 1, record
+
+
+def _take(turn: Turn, roles: Mapping[str, Role[Any]], engine: Engine) -> Record:
+    for name, role in roles.items():
+        role.activate(name in turn.roles)
+    loss = turn.loss()
+    engine.backward(loss.value)
+    first = turn.roles[0]
+    record = {f"{first}/{name}": part for name, part in {"loss": loss.value, **loss.parts}.items()}
+    record = engine.mean_over_ranks({name: value.detach() for name, value in record.items()})
+    for name in turn.roles:
+        record[f"{name}/gradient_norm"] = roles[name].step()
+    return record
+
+
+def refuse_divergence(stage: Stage, step: int) -> None:
+    """Raises TrainingError when a role has skipped too many updates."""
+    for name, role in stage.roles.items():
+        if (skipped := int(role.num_skipped)) > MAX_SKIPPED:
             raise TrainingError(
-                f"stage {stage.name} met {num_non_finite} non-finite gradients by step {step}; "
-                "lower the learning rates (e.g. --set dm.learning_rate=3e-4) and start again."
+                f"stage {stage.name} met {skipped} non-finite gradients of the {name} by step {step}; "
+                f"lower its learning rates (e.g. --set {stage.name}.learning_rate=3e-4) and start again."
             )
-        for callback in callbacks:
-            callback(step + 1, record)

@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msd.files import write_text
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 class RecordFile:
-    """Appends `{"step": n, name: value...}` lines to `path`, flushed every `every` steps and by `flush`."""
+    """Appends `{"step": n, name: value...}` lines to `path`, flushed every `every` steps and by `flush`.
+
+    Records wait as tensors, so that the device is asked for all of them at once.
+    """
 
     def __init__(self, path: Path, every: int = 10):
         self.path = path
+        self.last: dict[str, float] = {}
+        """The newest record that was read back."""
         self._every = every
-        self._waiting: list[str] = []
+        self._waiting: list[tuple[int, Mapping[str, Tensor]]] = []
 
     def cut(self, step: int) -> None:
         """Drop the lines after `step`: they will be written again."""
         kept = [record for record in read_records(self.path) if record["step"] <= step]
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
-    def __call__(self, step: int, record: dict[str, float]) -> None:
-        rounded = {name: float(f"{value:.6g}") for name, value in record.items()}
-        self._waiting.append(json.dumps({"step": step, **rounded}) + "\n")
+    def add(self, step: int, record: Mapping[str, Tensor]) -> None:
+        self._waiting.append((step, record))
         if len(self._waiting) >= self._every:
             self.flush()
 
     def flush(self) -> None:
+        import torch
+
+        values = [value.float() for _, record in self._waiting for value in record.values()]
+        numbers = iter(torch.stack(values).tolist() if values else ())
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.writelines(self._waiting)
+            for step, record in self._waiting:
+                self.last = {name: float(f"{next(numbers):.6g}") for name in record}
+                stream.write(json.dumps({"step": step, **self.last}) + "\n")
         self._waiting.clear()
 
 

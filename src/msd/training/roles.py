@@ -1,29 +1,19 @@
-"""A role: one network in a stage, bundled with its optimiser, its average and its learning-rate schedule."""
+"""A role: one network in a stage, with its optimiser, its average and its learning-rate schedule. Made by `Engine.role`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from msd.recipe import RoleSection
+from msd.training.bundle import RoleWeights
 
-@dataclass(frozen=True)
-class RoleSpec:
-    """What a stage asks for one of its networks: how fast it learns, whether and how slowly it is averaged."""
-
-    learning_rate: float
-    num_updates: int
-    """Optimiser steps over the whole stage: the length of the cosine."""
-    warmup_updates: int = 0
-    final_rate: float = 0.0
-    adam_beta1: float = 0.9
-    clip_norm: float = 10.0
-    ema_decay: float | None = None
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def _average(decay: float):
@@ -39,43 +29,66 @@ def _average(decay: float):
     return update
 
 
-Network = TypeVar("Network", bound=nn.Module)
-
-
 class Role(Generic[Network]):
-    """A trained network. `rate` is a pure function of the number of updates done, so resuming needs no scheduler state."""
+    """A trained network. Losses call the role itself, so that what wraps the module for many processes is not bypassed.
 
-    def __init__(self, module: Network, spec: RoleSpec):
-        self.module = module.train().requires_grad_(True)
-        self.spec = spec
+    Only parameters that ask for gradients when the role is made are trained. Outside its own turns a role is frozen:
+    gradients pass through it to its input and leave nothing on it. `rate` is a pure function of the number of updates done.
+    """
+
+    def __init__(self, module: Network, wrapped: nn.Module, settings: RoleSection, num_updates: int):
+        self.module = module
+        self.settings = settings
         self.num_updates = 0
-        fused = next(module.parameters()).device.type in ("cpu", "cuda")
+        self._wrapped = wrapped
+        self._planned = num_updates
+        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        device = self._parameters[0].device
         self.optimiser = torch.optim.Adam(
-            self.module.parameters(), lr=spec.learning_rate, betas=(spec.adam_beta1, 0.999), fused=fused
+            self._parameters, lr=settings.learning_rate, betas=(settings.adam_beta1, 0.999), fused=device.type != "mps"
         )
+        self.num_skipped = torch.zeros((), device=device)
+        """Updates left out since their gradient was not finite, over the whole stage; stays on the device."""
         self.average = None
-        if spec.ema_decay is not None:
-            self.average = AveragedModel(module, multi_avg_fn=_average(spec.ema_decay)).requires_grad_(False).eval()
+        if settings.ema_decay is not None:
+            self.average = AveragedModel(module, multi_avg_fn=_average(settings.ema_decay)).requires_grad_(False).eval()
+        self._active = True
+        self.activate(False)
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        return (self._wrapped if self._active else self.module)(*inputs)
+
+    def activate(self, active: bool) -> None:
+        """Make this role one that the coming loss trains, or freeze it."""
+        if active != self._active:
+            self._active = active
+            for parameter in self._parameters:
+                parameter.requires_grad_(active)
 
     def rate(self) -> float:
         """Linear warm-up, then a cosine from the peak to `final_rate` of it."""
-        spec = self.spec
-        warmup = min(1.0, (self.num_updates + 1) / (spec.warmup_updates + 1))
-        progress = min(1.0, self.num_updates / spec.num_updates)
-        cosine = spec.final_rate + (1 - spec.final_rate) * (1 + math.cos(math.pi * progress)) / 2
-        return spec.learning_rate * warmup * cosine
+        settings = self.settings
+        warmup = min(1.0, (self.num_updates + 1) / (settings.warmup_updates + 1))
+        progress = min(1.0, self.num_updates / self._planned)
+        cosine = settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * progress)) / 2
+        return settings.learning_rate * warmup * cosine
 
-    def step(self, loss: Tensor) -> float:
-        """One update from `loss`; returns the gradient norm before clipping. A non-finite gradient changes nothing."""
+    def step(self) -> Tensor:
+        """One update from the gradients at hand, clipped; returns their norm before clipping, a scalar on the device.
+
+        A gradient that is not finite changes no weight; that is decided on the device, so nothing waits for it.
+        """
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate()
+        skipped = (~norm.isfinite()).float()
+        # The fused kernel leaves everything as it is where this is 1.
+        self.optimiser.found_inf = skipped  # pyright: ignore[reportAttributeAccessIssue]
+        self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.spec.clip_norm))
-        if math.isfinite(norm):
-            for group in self.optimiser.param_groups:
-                group["lr"] = self.rate()
-            self.optimiser.step()
-            if self.average is not None:
-                self.average.update_parameters(self.module)
+        self.num_skipped += skipped
+        if self.average is not None:
+            self.average.update_parameters(self.module)
         self.num_updates += 1
         return norm
 
@@ -83,12 +96,23 @@ class Role(Generic[Network]):
         """What the stage delivers of this role: the average where there is one."""
         return self.module if self.average is None else cast(Network, self.average.module)
 
+    def weights(self) -> RoleWeights:
+        """What the stage hands on of this role: raw weights to go on training from, and the average."""
+        return RoleWeights(self.module.state_dict(), None if self.average is None else self.average.module.state_dict())
+
+    def is_finite(self) -> bool:
+        """Whether every weight, raw and averaged, is a finite number."""
+        states = [self.module, *([self.average.module] if self.average is not None else [])]
+        tensors = [tensor for state in states for tensor in state.state_dict().values() if tensor.is_floating_point()]
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "module": self.module.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "num_updates": self.num_updates,
+            "num_skipped": self.num_skipped,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -97,3 +121,4 @@ class Role(Generic[Network]):
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.num_updates = state["num_updates"]
+        self.num_skipped.copy_(state["num_skipped"])
