@@ -1,4 +1,4 @@
-"""Pairs: (noise, condition, teacher's ODE sample) in checksummed safetensors shards, made once and resumed shard by shard.
+"""Pairs: (noise, key, sample) in checksummed safetensors shards, made once and resumed shard by shard.
 
 A shard's content depends only on the seed and its index, so a missing or damaged one is remade exactly.
 """
@@ -6,66 +6,82 @@ A shard's content depends only on the seed and its index, so a missing or damage
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from msd.diffusion.solvers import Solver
-from msd.errors import DataError
+from msd.diffusion.draw import Draw
+from msd.errors import DataError, TrainingError
 from msd.files import read_json, replacing, sha256_file, write_json
-from msd.teachers.folder import Teacher
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "pairs.json"
+
+Solve = Callable[[Tensor, Tensor], Tensor]
+"""What answers the noise: `(noise [N, ...], keys [N]) -> samples [N, ...]`, a teacher's ODE or a cohort's one step."""
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """All pairs in memory, in the model's space: `noise` and `samples` `[P, C, H, W]`, `conditions` `[P]`."""
+    """All pairs in memory, in the model's space: `noise` and `samples` `[P, ...]`, `keys` `[P]` int64."""
 
     noise: Tensor
-    conditions: Tensor
+    keys: Tensor
     samples: Tensor
 
     def __len__(self) -> int:
-        return len(self.conditions)
+        return len(self.keys)
 
-    def select(self, mask: Tensor) -> PairSet:
-        return PairSet(self.noise[mask], self.conditions[mask], self.samples[mask])
-
-    def joined(self, other: PairSet) -> PairSet:
-        return PairSet(
-            torch.cat([self.noise, other.noise]),
-            torch.cat([self.conditions, other.conditions]),
-            torch.cat([self.samples, other.samples]),
-        )
+    def __getitem__(self, index: Tensor) -> PairSet:
+        return PairSet(self.noise[index], self.keys[index], self.samples[index])
 
     def to(self, device: torch.device) -> PairSet:
-        return PairSet(self.noise.to(device), self.conditions.to(device), self.samples.to(device))
+        return PairSet(self.noise.to(device), self.keys.to(device), self.samples.to(device))
 
-    def batch(self, size: int, generator: torch.Generator, with_replacement: bool = False) -> PairSet:
-        """A random batch; without replacement unless allowed. Raises DataError when it cannot be filled."""
-        if with_replacement:
-            index = torch.randint(len(self), (size,), generator=generator, device=generator.device)
-        elif size > len(self):
-            raise DataError(f"a batch of {size} pairs cannot be drawn from {len(self)}; make more (pairs.num_pairs).")
-        else:
-            index = torch.randperm(len(self), generator=generator, device=generator.device)[:size]
-        return PairSet(self.noise[index], self.conditions[index], self.samples[index])
+
+class PairStream:
+    """Random batches of a pair set: `own_share` of each from the pairs that `own` `[P]` marks, the rest from all of them.
+
+    Without replacement within a batch unless allowed. Raises DataError when a batch cannot be filled.
+    """
+
+    def __init__(self, pairs: PairSet, own: Tensor, *, batch_size: int, own_share: float, replacement: bool):
+        self._pairs, self._own = pairs, own.nonzero().flatten()
+        self._num_own = round(own_share * batch_size)
+        self._num_rest = batch_size - self._num_own
+        self._replacement = replacement
+        for wanted, there, whose in ((self._num_own, len(self._own), "its own"), (self._num_rest, len(pairs), "all")):
+            if wanted and (there == 0 or (wanted > there and not replacement)):
+                raise DataError(
+                    f"a batch of {wanted} pairs cannot be drawn from {whose} {there}; make more (pairs.num_pairs), or lower "
+                    "dm.regression.batch_size."
+                )
+
+    def batch(self, draw: Draw) -> PairSet:
+        """This process's slice of one batch, on the pairs' device."""
+        chosen = []
+        if self._num_own:
+            chosen.append(self._own[draw.indices(len(self._own), self._num_own, replacement=self._replacement)])
+        if self._num_rest:
+            chosen.append(draw.indices(len(self._pairs), self._num_rest, replacement=self._replacement))
+        return self._pairs[draw.mine(torch.cat(chosen))]
 
 
 @dataclass(frozen=True)
 class PairsPlan:
-    """What the pair set is to contain; `prior` `[num_conditions]` is what conditions are drawn from."""
+    """How many pairs, in shards of what size, with keys drawn by `weights` `[num_conditions]`, from which seed.
+
+    `identity` names the rest of what decides their content (whose samples, by which solver): stored, and compared.
+    """
 
     num_pairs: int
     shard_size: int
-    solver: Solver
-    prior: tuple[float, ...]
+    weights: tuple[float, ...]
     seed: int
+    identity: str
 
     @property
     def num_shards(self) -> int:
@@ -74,8 +90,8 @@ class PairsPlan:
     def size_of(self, shard: int) -> int:
         return min(self.shard_size, self.num_pairs - shard * self.shard_size)
 
-    def identity(self, teacher: Teacher) -> dict[str, Any]:
-        return {"schema": SCHEMA, "teacher": teacher.hash, "plan": asdict(self) | {"prior": list(self.prior)}}
+    def stored(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "identity": self.identity, "num_pairs": self.num_pairs}
 
 
 @dataclass(frozen=True)
@@ -93,18 +109,21 @@ def shard_name(shard: int) -> str:
 
 
 def make_pairs(
-    teacher: Teacher, folder: Path, plan: PairsPlan, on_progress: Callable[[int], None] = lambda pairs: None
+    solve: Solve,
+    noise_shape: tuple[int, ...],
+    folder: Path,
+    plan: PairsPlan,
+    on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> PairsReport:
     """Make what is missing or damaged in `folder`; calls `on_progress` with the number of pairs just finished.
 
-    Raises DataError when the folder holds pairs of another teacher or plan.
+    Raises DataError when the folder holds other pairs, TrainingError when samples are not finite.
     """
-    identity = plan.identity(teacher)
     manifest = folder / MANIFEST
     checksums: dict[str, str] = {}
     if manifest.exists():
-        stored = read_json(manifest, what="the list of pair shards", error=DataError)
-        if any(stored.get(key) != value for key, value in identity.items()):
+        stored = _read_manifest(folder)
+        if any(stored.get(key) != value for key, value in plan.stored().items()):
             raise DataError(f"{folder} holds pairs of another teacher or recipe; remove it, or choose another --out.")
         checksums = stored["shards"]
     kept, made, damaged = [], [], []
@@ -116,41 +135,54 @@ def make_pairs(
         else:
             if name in checksums:
                 damaged.append(name)
-            _make_shard(teacher, path, plan, shard)
+            _make_shard(solve, noise_shape, path, plan, shard)
             made.append(name)
             checksums[name] = sha256_file(path)
-            write_json(manifest, identity | {"shards": checksums})
+            write_json(manifest, plan.stored() | {"shards": checksums})
         on_progress(plan.size_of(shard))
     return PairsReport(plan.num_pairs, kept, made, damaged)
 
 
-def _make_shard(teacher: Teacher, path: Path, plan: PairsPlan, shard: int) -> None:
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    stored = read_json(folder / MANIFEST, what="the list of pair shards", error=DataError)
+    if stored.get("schema") != SCHEMA:
+        raise DataError(
+            f"{folder} has pairs of schema {stored.get('schema')}, not {SCHEMA}; remove it, `msd pairs` remakes it."
+        )
+    return stored
+
+
+def _make_shard(solve: Solve, noise_shape: tuple[int, ...], path: Path, plan: PairsPlan, shard: int) -> None:
     from safetensors.torch import save_file
 
-    generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + shard)
+    draw = Draw(plan.seed, "pairs", shard)
     num = plan.size_of(shard)
-    conditions = torch.multinomial(torch.tensor(plan.prior), num, replacement=True, generator=generator)
-    noise = torch.randn(num, *teacher.denoiser.spec.noise_shape, generator=generator)
-    device = next(teacher.denoiser.parameters()).device
+    keys = draw.choice(torch.tensor(plan.weights), num)
+    noise = draw.normal(num, *noise_shape)
     with torch.inference_mode():
-        samples = plan.solver(teacher.denoiser, noise.to(device), conditions.to(device)).cpu()
+        samples = solve(noise, keys).cpu()
+    if not samples.isfinite().all():
+        raise TrainingError(
+            f"{int((~samples.flatten(1).isfinite().all(1)).sum())} samples of {path.name} are not finite; check the teacher "
+            "and pairs.solver (more steps, a narrower range of noise)."
+        )
     with replacing(path) as temporary:
-        save_file({"noise": noise, "conditions": conditions, "samples": samples}, temporary)
+        save_file({"noise": noise, "keys": keys, "samples": samples}, temporary)
 
 
 def load_pairs(folder: Path) -> PairSet:
     """Read every shard, checking each against its checksum. Raises DataError naming a missing or damaged one."""
     from safetensors.torch import load_file
 
-    stored = read_json(folder / MANIFEST, what="the list of pair shards", error=DataError)
+    stored = _read_manifest(folder)
     shards = []
     for name, checksum in sorted(stored["shards"].items()):
         path = folder / name
         if not path.is_file() or sha256_file(path) != checksum:
             raise DataError(f"{path} is missing or damaged (its checksum is not the recorded one); `msd pairs` remakes it.")
         shards.append(load_file(path))
-    pairs = PairSet(*(torch.cat([shard[key] for shard in shards]) for key in ("noise", "conditions", "samples")))
-    wanted = stored["plan"]["num_pairs"]
+    pairs = PairSet(*(torch.cat([shard[key] for shard in shards]) for key in ("noise", "keys", "samples")))
+    wanted = stored["num_pairs"]
     if len(pairs) != wanted:
         raise DataError(
             f"{folder} holds {len(pairs)} of {wanted} pairs; run `msd pairs` again, it goes on where it stopped."

@@ -1,0 +1,16 @@
+"""The stages by name. A new stage is its section in the recipe, its file here, and a line in this table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msd.stages.dm import DistributionMatching
+from msd.stages.materials import Materials
+from msd.stages.pretrain import Pretraining
+from msd.training.loop import Stage
+
+STAGES: dict[str, Callable[[Any, Materials], Stage]] = {
+    Pretraining.name: Pretraining,
+    DistributionMatching.name: DistributionMatching,
+}
