@@ -10,33 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from msd.errors import RunError
-from msd.files import ensure_writable, read_json, write_json
+from msd.files import ensure_writable, read_json, remove_leftovers, write_json
 from msd.recipe import Recipe, validate
 
 RECIPE = "recipe.json"
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and recipe. Use `Run.create` to begin or continue one, `Run.open` to look at one."""
+    """A run's folder and recipe. `Run.at` names one without touching the disk, `begin` makes it, `Run.open` looks at one."""
 
     folder: Path
     recipe: Recipe
 
     @classmethod
-    def create(cls, recipe: Recipe, folder: Path) -> Run:
-        """Begin a run, or continue it if `folder` was made by the same recipe. Raises RunError."""
-        ensure_writable(folder)
-        stored = folder / RECIPE
-        if stored.exists():
+    def at(cls, recipe: Recipe, folder: Path) -> Run:
+        """The run of `recipe` in `folder`, new or to be continued. Raises RunError if another recipe made what is there."""
+        if (folder / RECIPE).exists():
             existing = cls.open(folder).recipe
             if existing.fingerprint() != recipe.fingerprint():
-                differing = _differences(existing.identity(), recipe.identity())
+                differing = differences(existing.identity(), recipe.identity())
                 raise RunError(
                     f"{folder} was made by another recipe (it differs in {', '.join(differing[:3])}"
                     f"{', ...' if len(differing) > 3 else ''}); choose another --out, or remove that folder."
                 )
-        write_json(stored, recipe.model_dump(mode="json"))
         return cls(folder, recipe)
 
     @classmethod
@@ -44,7 +42,16 @@ class Run:
         """An existing run. Raises RunError."""
         if not (folder / RECIPE).is_file():
             raise RunError(f"{folder} is not a run's folder (no {RECIPE}); give the --out of `msd distill` or `msd demo`.")
-        return cls(folder, validate(read_json(folder / RECIPE, what="a run's recipe")))
+        value = read_json(folder / RECIPE, what="a run's recipe")
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+            raise RunError(f"{folder} was made by another version of msd; make it again in another --out.")
+        return cls(folder, validate(value["recipe"]))
+
+    def begin(self) -> None:
+        """Bind the folder to the recipe, once all that the recipe asks for is known to be possible. Raises RunError."""
+        ensure_writable(self.folder)
+        remove_leftovers(self.folder)
+        write_json(self.folder / RECIPE, {"schema": SCHEMA, "recipe": self.recipe.model_dump(mode="json")})
 
     @property
     def partition(self) -> Path:
@@ -55,24 +62,26 @@ class Run:
         return self.folder / "partition-report.json"
 
     @property
-    def pairs(self) -> Path:
-        return self.folder / "pairs"
-
-    @property
     def teacher(self) -> Path:
         """A teacher pretrained in this run."""
         return self.folder / "teacher"
 
     @property
+    def plan(self) -> Path:
+        return self.folder / "plan.json"
+
+    @property
     def jobs(self) -> Path:
+        """A folder for every job, named by its key."""
         return self.folder / "jobs"
 
     @property
     def cohort(self) -> Path:
         return self.folder / "cohort"
 
-    def baseline(self, name: str) -> Path:
-        return self.folder / "baselines" / name
+    def row(self, name: str) -> Path:
+        """The cohort of a row that is not the main one."""
+        return self.folder / "rows" / name
 
     @property
     def report(self) -> Path:
@@ -102,13 +111,13 @@ class Run:
             write_json(self._timings, timings)
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """Dotted names of the values in which two nested dictionaries differ."""
     found = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, f"{prefix}{key}.")
+            found += differences(before, after, f"{prefix}{key}.")
         elif before != after:
             found.append(f"{prefix}{key}")
     return found

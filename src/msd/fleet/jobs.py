@@ -1,71 +1,178 @@
-"""A job: all that one student's process needs to know, and what it says about itself while it runs. No torch here."""
+"""Tasks and jobs: what decides a result, and the restartable piece of work that makes it. No torch here."""
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msd.errors import RunError
-from msd.files import read_json, sha256_bytes, write_json
-from msd.recipe import DMSection
+from pydantic import Field, ValidationError
 
+from msd.errors import MsdError, RunError, WeightsError
+from msd.files import is_alive, read_json, sha256_file, sha256_json, write_json
+from msd.recipe import Section
+
+SCHEMA = 2
+JOB, RESULT, STATUS = "job.json", "result.json", "status.json"
+BUNDLE, CHECKPOINTS = "bundle.safetensors", "checkpoints"
 State = Literal["waiting", "running", "done", "failed", "stopped"]
 STOPPED = 3
 """Exit code of a worker that was asked to stop and saved its state."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """Train one student: `part` of `partition` (its JSON), with these settings. `folder` holds all it writes."""
+class _Hashed(Section):
+    @cached_property
+    def hash(self) -> str:
+        """Identity of the result: equal tasks have equal results, wherever and under whatever name they are made."""
+        return sha256_json({"schema": SCHEMA, **self.model_dump(mode="json")})
+
+
+class StageTask(Section):
+    """A stage's name and all its settings."""
 
     name: str
-    folder: Path
-    teacher: str
-    pairs: Path | None
-    partition: dict[str, Any]
-    part: int
-    settings: DMSection
+    settings: dict[str, Any]
+
+
+class TrainTask(_Hashed):
+    """What decides the weights of a training: its stages in order, and by content all that they read."""
+
+    kind: Literal["train"] = "train"
     seed: int
-    device: str
-    threads: int
-    checkpoint_every: int
-    sigma_init: float = 80.0
+    stages: tuple[StageTask, ...]
+    teacher: str | None = None
+    """Hash of the teacher."""
+    start: str | None = None
+    """Hash of what the student starts from, None for a copy of the teacher."""
+    sigma_init: float | None = None
+    partition: dict[str, Any] | None = None
+    """The partition itself (`Partition.to_json`), with its own hash in it."""
+    part: int | None = None
+    pairs: str | None = None
+    """Hash of the task that makes the pairs."""
+    data: str | None = None
+    """Hash of the real images, where a stage sees any."""
+    network: dict[str, Any] | None = None
+    """Of a network that is built anew."""
+
+
+class PairsTask(_Hashed):
+    """What decides a pair set: whose samples, by which solver, from which seed."""
+
+    kind: Literal["pairs"] = "pairs"
+    seed: int
+    teacher: str
+    num_pairs: int
+    shard_size: int
+    prior: tuple[float, ...]
+    solver: dict[str, Any] | None = None
+    """Method, steps and noise range of the teacher's ODE; None where one-step students answer instead."""
+    students: tuple[str, ...] = ()
+    """Hashes of those students' tasks, in order of their parts."""
+    partition: dict[str, Any] | None = None
+    """Theirs."""
+
+
+class Resources(Section):
+    """Where and how fast a job runs; decides nothing about its result."""
+
+    device: str = "cpu"
+    threads: int = 1
+    """CPU threads; 0 takes all cores, and so the machine for itself."""
+    checkpoint_every: int = 50
+
+
+class Job(Section):
+    """A task to be done in a folder of its own, named after it. `needs` are the jobs whose results it reads, by use."""
+
+    name: str
+    task: Annotated[TrainTask | PairsTask, Field(discriminator="kind")]
+    needs: dict[str, str] = Field(default={})
+    """Use (`pairs`, `student-0`...) to the key of another job, which lies beside this one."""
+    teacher: str | None = None
+    """Where the teacher lies: `packaged:NAME` or a path."""
+    start: str | None = None
+    """Where the start lies, if it is not the teacher."""
+    data: str | None = None
+    resources: Resources = Resources()
 
     @property
-    def result(self) -> Path:
-        """The finished student: a denoiser folder."""
-        return self.folder / "student"
+    def key(self) -> str:
+        """The name of the job's folder, and of the job within a plan: another task is another key."""
+        return f"{self.name}-{self.task.hash[:8]}"
 
     @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
+    def num_steps(self) -> int:
+        """What its progress counts: updates of all stages, or pairs."""
+        if isinstance(self.task, PairsTask):
+            return self.task.num_pairs
+        return sum(stage.settings["num_updates"] for stage in self.task.stages)
 
-    @property
-    def records(self) -> Path:
-        return self.folder / "records.jsonl"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "log.txt"
-
-    def save(self) -> None:
-        value = {**self.__dict__, "folder": str(self.folder), "pairs": str(self.pairs) if self.pairs else None}
-        write_json(self.folder / "job.json", value | {"settings": self.settings.model_dump(mode="json")})
+    def save(self, folder: Path) -> None:
+        write_json(folder / JOB, {"schema": SCHEMA, **self.model_dump(mode="json")})
 
     @classmethod
     def load(cls, folder: Path) -> Job:
-        value = read_json(folder / "job.json", what="a job")
-        value["settings"] = DMSection.model_validate(value["settings"])
-        value["pairs"] = Path(value["pairs"]) if value["pairs"] else None
-        return cls(**value | {"folder": folder})
+        """Raises RunError when `folder` holds no job of this version."""
+        value = read_json(folder / JOB, what="a job")
+        if not isinstance(value, dict) or value.pop("schema", None) != SCHEMA:
+            raise RunError(f"{folder / JOB} was made by another version of msd; make it again in another --out.")
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise RunError(f"{folder / JOB} is not a job ({error.errors()[0]['msg']}); make it again.") from error
 
 
-def job_seed(recipe_seed: int, name: str) -> int:
-    """A seed of its own for each job, the same on every machine."""
-    return int(sha256_bytes(f"{recipe_seed}/{name}".encode())[:12], 16)
+def check_content(what: str, where: str | None, found: str, planned: str | None) -> None:
+    """What was planned with is what is read: a folder may be replaced in between. Raises WeightsError."""
+    if found != planned:
+        raise WeightsError(
+            f"the {what} {where} is another one ({found[:12]}) than this job was planned with ({str(planned)[:12]}); "
+            "run the command again, so that it plans anew."
+        )
+
+
+def result_folder(folder: Path) -> Path:
+    """Where the job in `folder` leaves its result."""
+    return folder / "result"
+
+
+def seal_result(result: Path, task_hash: str, **facts: Any) -> None:
+    """Write `result.json`: whose result it is, and every file with its checksum. The last thing that is written."""
+    files = {path.relative_to(result).as_posix(): sha256_file(path) for path in sorted(result.rglob("*")) if path.is_file()}
+    files.pop(RESULT, None)
+    write_json(result / RESULT, {"schema": SCHEMA, "task": task_hash, "files": files, **facts})
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """What `seal_result` wrote for the job in `folder`; None while there is nothing, or nothing of this version."""
+    path = result_folder(folder) / RESULT
+    value = read_json(path, what="a job's result") if path.is_file() else {}
+    return value if value.get("schema") == SCHEMA else None
+
+
+def is_done(job: Job, folder: Path) -> bool:
+    """Whether the job's folder holds a whole result of exactly its task: hash by hash, not by what a status says."""
+    value, result = read_result(folder), result_folder(folder)
+    if value is None or value["task"] != job.task.hash:
+        return False
+    return all((result / name).is_file() and sha256_file(result / name) == sha for name, sha in value["files"].items())
+
+
+def tidy(folder: Path) -> None:
+    """Remove the checkpoints of a finished job, which a kill between its result and its end leaves behind."""
+    for checkpoints in folder.glob(f"stages/*/{CHECKPOINTS}"):
+        for path in [*checkpoints.glob("step-*.pt"), *checkpoints.glob("checkpoints.json")]:
+            path.unlink(missing_ok=True)
+        if not any(checkpoints.iterdir()):
+            checkpoints.rmdir()
+
+
+def job_seed(recipe_seed: int, part: int) -> int:
+    """A seed of its own for each part's student, the same on every machine and in every row."""
+    return int(sha256_json([recipe_seed, "part", part])[:12], 16)
 
 
 @dataclass
@@ -75,19 +182,20 @@ class Status:
     state: State = "waiting"
     step: int = 0
     num_steps: int = 0
+    stage: str = ""
     seconds: float = 0.0
-    """Training time so far, over all invocations."""
+    """Working time so far, over all invocations."""
     steps_per_second: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)
     error: str = ""
     pid: int = 0
     started: float = 0.0
-    """Unix time at which the present (or last) process began to train."""
+    """Unix time at which the present (or last) process began to work."""
     updated: float = 0.0
 
     def write(self, folder: Path) -> None:
         self.updated = time.time()
-        write_json(folder / "status.json", asdict(self))
+        write_json(folder / STATUS, asdict(self))
 
     @property
     def seconds_left(self) -> float | None:
@@ -98,23 +206,22 @@ class Status:
 
 def read_status(folder: Path) -> Status:
     """The job's last word; a job that claims to run but whose process is gone has failed."""
-    path = folder / "status.json"
+    path = folder / STATUS
     if not path.exists():
         return Status()
     try:
         status = Status(**read_json(path, what="a job's status"))
     except TypeError as error:
         raise RunError(f"{path} is not a job's status ({error}); remove it.") from error
-    if status.state == "running" and not _alive(status.pid):
+    if status.state == "running" and not is_alive(status.pid):
         status.state, status.error = "failed", "its process ended without a word (killed, or out of memory)"
     return status
 
 
-def _alive(pid: int) -> bool:
+def write_status(status: Status, folder: Path) -> bool:
+    """Like `Status.write`, for the parent's book-keeping: a full or vanished disk must not keep it from its other work."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        status.write(folder)
+    except MsdError:
         return False
-    except PermissionError:
-        return True
     return True

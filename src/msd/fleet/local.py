@@ -1,4 +1,4 @@
-"""Runs jobs on this machine: a process each, as many at a time as fit, each on its own threads. No torch in this process."""
+"""Runs a graph of jobs on this machine: a process each, as many at a time as fit. No torch in this process."""
 
 from __future__ import annotations
 
@@ -7,44 +7,184 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from msd.errors import Interrupted, MsdError, RunError, StudentFailed
-from msd.fleet.jobs import STOPPED, Job, Status, read_status
+from msd.errors import Interrupted, RunError, StudentFailed
+from msd.fleet.jobs import STOPPED, Job, Status, is_done, read_result, read_status, tidy, write_status
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 60.0
 """How long a worker may take to save its state before it is killed."""
 WORKER_BYTES = 800 * 2**20
 """Interpreter, torch and diffusers of one worker; networks come on top."""
+COPIES = 10
+"""Teacher, student, critic, average, and two Adam moments and a gradient for the two that are trained."""
+
+OnChange = Callable[[dict[str, Status]], None]
 
 
-def num_fitting(num_parameters: int, threads: int, device: str) -> int:
-    """How many workers fit: by cores, by memory available (Linux), and one a GPU process on CUDA."""
+def num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_bytes() -> int | None:
+    """Memory that could be had, caches that can be dropped included (Linux); None where nothing tells."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def num_fitting(weights_bytes: int, threads: int, device: str) -> int:
+    """How many workers fit: by cores, by memory available, and one a GPU process on CUDA."""
     if device.startswith("cuda"):
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    by_cores = max(1, cores // threads)
-    # Teacher, student, critic, average, and two Adam moments and a gradient for the two that are trained; float32.
-    each = WORKER_BYTES + num_parameters * 4 * 10
-    try:
-        pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
+    by_cores = max(1, num_cores() // threads)
+    available = available_bytes()
+    if available is None:
         return by_cores
-    return max(1, min(by_cores, pages // each))
+    return max(1, min(by_cores, available // (WORKER_BYTES + weights_bytes * COPIES)))
 
 
-def is_done(job: Job) -> bool:
-    return read_status(job.folder).state == "done" and (job.result / "denoiser.json").is_file()
+def run_jobs(
+    jobs: Sequence[Job], folder: Path, max_parallel: int, on_change: OnChange = lambda statuses: None
+) -> dict[str, str]:
+    """Run the unfinished of `jobs`, each in its folder below `folder`, in the order given but never before what it needs.
+
+    A job that fails stops only those that need it. `on_change` gets every job's status by name a few times a second. Raises
+    StudentFailed naming those that failed, Interrupted after Ctrl-C, when all workers have saved their state, RunError when
+    another process is at one of them.
+    """
+    return _Runner(jobs, folder, max_parallel, on_change).run()
 
 
-def _start(job: Job) -> subprocess.Popen[bytes]:
-    job.folder.mkdir(parents=True, exist_ok=True)
-    job.save()
-    environment = os.environ | {"OMP_NUM_THREADS": str(job.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    with job.log.open("ab") as log:
+class _Runner:
+    def __init__(self, jobs: Sequence[Job], folder: Path, max_parallel: int, on_change: OnChange):
+        self._jobs, self._folder, self._on_change = list(jobs), folder, on_change
+        # Jobs that want the whole machine count as all of the processes that fit.
+        self._room = max_parallel
+        self._done = {job.key for job in jobs if is_done(job, folder / job.key)}
+        known = {job.key for job in jobs}
+        # What a job needs may have been made earlier and not be among the jobs at hand.
+        self._done |= {
+            need for job in jobs for need in job.needs.values() if need not in known and read_result(folder / need)
+        }
+        self._waiting = [job for job in jobs if job.key not in self._done]
+        self._running: dict[str, tuple[Job, subprocess.Popen[bytes]]] = {}
+        self._failed: dict[str, str] = {}
+
+    def run(self) -> dict[str, str]:
+        self._refuse_foreign()
+        for job in self._jobs:
+            if job.key in self._done:
+                self._close(job)
+        for job in self._waiting:
+            status = read_status(self._place(job))
+            status.state, status.num_steps, status.error = "waiting", job.num_steps, ""
+            self._place(job).mkdir(parents=True, exist_ok=True)
+            status.write(self._place(job))
+        try:
+            while self._waiting or self._running:
+                self._start_ready()
+                self._report()
+                time.sleep(POLL_SECONDS)
+                self._collect()
+        except BaseException as error:
+            self._stop_all()
+            if isinstance(error, Exception):
+                raise
+            raise Interrupted("stopped; every student is saved, and the same command again goes on from there.") from None
+        self._report()
+        if self._failed:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self._failed.items())
+            raise StudentFailed(
+                f"{len(self._failed)} of {len(self._jobs)} jobs failed ({reasons}); the same command again retries them."
+            )
+        return {job.name: job.key for job in self._jobs}
+
+    def _close(self, job: Job) -> None:
+        """Set the books of a finished job right, whose process may have been killed right after it wrote its result."""
+        tidy(self._place(job))
+        status = read_status(self._place(job))
+        if status.state != "done":
+            status.state, status.step, status.num_steps, status.error = "done", job.num_steps, job.num_steps, ""
+            write_status(status, self._place(job))
+
+    def _place(self, job: Job) -> Path:
+        return self._folder / job.key
+
+    def _report(self) -> None:
+        self._on_change({job.name: read_status(self._place(job)) for job in self._jobs})
+
+    def _refuse_foreign(self) -> None:
+        for job in self._waiting:
+            status = read_status(self._place(job))
+            if status.state == "running":
+                raise RunError(
+                    f"{job.name} is already being trained by process {status.pid}; "
+                    "wait for it (msd status), or end it first."
+                )
+
+    def _width(self, job: Job) -> int:
+        return self._room if job.resources.threads == 0 else 1
+
+    def _start_ready(self) -> None:
+        for job in list(self._waiting):
+            used = sum(self._width(running) for running, _ in self._running.values())
+            if used and used + self._width(job) > self._room:
+                continue
+            if all(need in self._done for need in job.needs.values()):
+                self._waiting.remove(job)
+                self._running[job.key] = (job, _start(job, self._place(job)))
+
+    def _collect(self) -> None:
+        for key, (job, process) in list(self._running.items()):
+            if process.poll() is None:
+                continue
+            del self._running[key]
+            if process.returncode == 0:
+                self._done.add(key)
+            else:
+                self._failed[job.name] = _reason(self._place(job), process.returncode)
+                self._give_up_on(job)
+
+    def _give_up_on(self, failed: Job) -> None:
+        """What needs a failed job cannot be done now; what does not, goes on."""
+        for job in [job for job in self._waiting if failed.key in job.needs.values()]:
+            self._waiting.remove(job)
+            self._failed[job.name] = f"it needs {failed.name}"
+            status = read_status(self._place(job))
+            status.state, status.error = "failed", f"it needs {failed.name}, which failed"
+            write_status(status, self._place(job))
+            self._give_up_on(job)
+
+    def _stop_all(self) -> None:
+        for _, process in self._running.values():
+            process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for job, process in self._running.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            status = read_status(self._place(job))
+            if status.state == "running":
+                status.state = "stopped"
+            if status.state == "failed" and process.returncode in (0, STOPPED, -15):
+                status.state, status.error = "stopped", ""
+            write_status(status, self._place(job))
+
+
+def _start(job: Job, place: Path) -> subprocess.Popen[bytes]:
+    job.save(place)
+    threads = job.resources.threads or num_cores()
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    with (place / "log.txt").open("ab") as log:
         # Its own session: Ctrl-C reaches only the parent, which then asks each worker to save and stop.
         return subprocess.Popen(
-            [sys.executable, "-m", "msd.fleet.worker", str(job.folder)],
+            [sys.executable, "-m", "msd.fleet.worker", str(place)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -53,75 +193,12 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
         )
 
 
-def run_jobs(
-    jobs: Sequence[Job], max_parallel: int, on_change: Callable[[dict[str, Status]], None] = lambda statuses: None
-) -> None:
-    """Run all unfinished jobs in order, `max_parallel` at a time; one that fails does not stop the others.
-
-    `on_change` gets every job's status a few times a second. Raises StudentFailed naming those that failed, Interrupted
-    after Ctrl-C, when all workers have saved their state, RunError when another process is training one of them.
-    """
-    waiting = [job for job in jobs if not is_done(job)]
-    for job in waiting:
-        status = read_status(job.folder)
-        if status.state == "running":
-            raise RunError(
-                f"{job.name} is already being trained by process {status.pid}; wait for it (msd status), or end it first."
-            )
-        job.folder.mkdir(parents=True, exist_ok=True)
-        status.state, status.num_steps, status.error = "waiting", job.settings.num_updates, ""
-        status.write(job.folder)
-    running: dict[str, tuple[Job, subprocess.Popen[bytes]]] = {}
-    failed: dict[str, str] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < max_parallel:
-                job = waiting.pop(0)
-                running[job.name] = (job, _start(job))
-            time.sleep(POLL_SECONDS)
-            for name, (job, process) in list(running.items()):
-                if process.poll() is not None:
-                    del running[name]
-                    if process.returncode != 0:
-                        failed[name] = _reason(job, process.returncode)
-            on_change({job.name: read_status(job.folder) for job in jobs})
-    except BaseException as error:
-        _stop_all(running)
-        if isinstance(error, Exception):
-            raise
-        raise Interrupted("stopped; every student is saved, and the same command again goes on from there.") from None
-    if failed:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-        raise StudentFailed(f"{len(failed)} of {len(jobs)} jobs failed ({reasons}); the same command again retries them.")
-
-
-def _reason(job: Job, code: int) -> str:
-    status = read_status(job.folder)
+def _reason(place: Path, code: int) -> str:
+    status = read_status(place)
     if code == STOPPED:
         return "stopped by a signal"
     if status.state != "failed":
         status.state = "failed"
-        status.error = f"its process ended with code {code} (see {job.log})"
-        status.write(job.folder)
+        status.error = f"its process ended with code {code} (see {place / 'log.txt'})"
+        write_status(status, place)
     return status.error
-
-
-def _stop_all(running: dict[str, tuple[Job, subprocess.Popen[bytes]]]) -> None:
-    for _, process in running.values():
-        process.terminate()
-    deadline = time.monotonic() + STOP_SECONDS
-    for job, process in running.values():
-        try:
-            process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        status = read_status(job.folder)
-        if status.state == "running":
-            status.state = "stopped"
-        if status.state == "failed" and process.returncode in (0, STOPPED, -15):
-            status.state, status.error = "stopped", ""
-        try:
-            status.write(job.folder)
-        except MsdError:
-            continue  # a full or vanished disk must not keep the other workers from being stopped

@@ -1,0 +1,56 @@
+"""What a worker tells while it works, and how it is stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from msd.fleet.jobs import Status, read_status
+
+REPORT_EVERY = 0.5
+"""Seconds between two writings of the status."""
+
+
+class StopRequested(Exception):
+    """Raised between two steps after a signal, once everything is saved."""
+
+
+class Progress:
+    """Keeps `status.json` fresh: called with the number of finished steps of the job and the newest losses.
+
+    `stop` fills up with the signals that ask the worker to stop. Only the process that `writes` touches the file.
+    """
+
+    def __init__(self, folder: Path, num_steps: int, stop: list[int], *, writes: bool = True):
+        self.stop = stop
+        self._folder, self._writes = folder, writes
+        self._status = Status(state="running", num_steps=num_steps, seconds=read_status(folder).seconds, pid=os.getpid())
+        self._status.started = time.time()
+        self._base, self._begin, self._reported = self._status.seconds, time.perf_counter(), 0.0
+        self._first: int | None = None
+
+    def begin(self, step: int, stage: str = "") -> None:
+        """A stage begins, or goes on, after `step` steps of the job."""
+        self._first = step if self._first is None else self._first
+        self._status.step, self._status.stage = step, stage
+        self._write()
+
+    def __call__(self, step: int, losses: dict[str, float] | None = None) -> None:
+        now, status = time.perf_counter(), self._status
+        status.step = step
+        status.seconds = round(self._base + now - self._begin, 2)
+        status.steps_per_second = round((step - (self._first or 0)) / max(now - self._begin, 1e-9), 3)
+        if losses:
+            status.losses = {name: float(f"{value:.4g}") for name, value in losses.items() if "gradient" not in name}
+        if now - self._reported >= REPORT_EVERY:
+            self._reported = now
+            self._write()
+
+    def done(self) -> None:
+        self._status.state, self._status.step = "done", self._status.num_steps
+        self._write()
+
+    def _write(self) -> None:
+        if self._writes:
+            self._status.write(self._folder)

@@ -1,0 +1,76 @@
+"""What a student starts from when it is not the teacher: a saved student, or a finished job's result. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msd.conditions.partition import Partition
+from msd.errors import WeightsError
+from msd.files import sha256_file, sha256_json
+from msd.fleet.jobs import BUNDLE, result_folder
+from msd.networks.facts import FACTS, denoiser_hash, read_facts
+from msd.recipe import Recipe
+from msd.teachers.facts import TeacherFacts
+
+
+@dataclass(frozen=True)
+class Start:
+    """A student's folder, the bundle of all roles beside it where there is one, and the hash of both."""
+
+    student: Path
+    bundle: Path | None
+    hash: str
+    facts: dict[str, Any]
+
+
+def read_start(folder: Path) -> Start:
+    """Find the student in `folder`: a job's folder, its result, or the student itself. Raises WeightsError."""
+    for result in (result_folder(folder), folder):
+        student = result / "student"
+        if (student / FACTS).is_file():
+            bundle = result / BUNDLE
+            return _start(student, bundle if bundle.is_file() else None)
+    if (folder / FACTS).is_file():
+        return _start(folder, None)
+    raise WeightsError(
+        f"student.start {folder} holds no student (no {FACTS}); give a student's folder, or a finished job's."
+    )
+
+
+def _start(student: Path, bundle: Path | None) -> Start:
+    identity = [denoiser_hash(student), sha256_file(bundle) if bundle else None]
+    return Start(student, bundle, sha256_json(identity), read_facts(student))
+
+
+def check_start(start: Start, teacher: TeacherFacts, recipe: Recipe, partition: Partition, part: int) -> None:
+    """Raises WeightsError when the start belongs to another teacher, shape, noise level, or to other conditions."""
+    facts, folder = start.facts, start.student
+    if facts.get("role") != "student":
+        raise WeightsError(
+            f"{folder} holds a {facts.get('role')}, not a student; leave student.start at teacher for a copy."
+        )
+    theirs = facts.get("teacher", {}).get("hash")
+    if theirs != teacher.hash:
+        raise WeightsError(
+            f"{folder} was distilled from teacher {str(theirs)[:12]}, not from {teacher.source} ({teacher.hash[:12]}); "
+            "start from a student of this teacher, or set teacher.source."
+        )
+    shape = tuple(facts["spec"]["noise_shape"])
+    if shape != teacher.noise_shape:
+        raise WeightsError(
+            f"{folder} works on samples of shape {shape}, the teacher on {teacher.noise_shape}; choose another."
+        )
+    sigma = facts["spec"]["sigma_init"]
+    if sigma != recipe.student.sigma_init:
+        raise WeightsError(
+            f"{folder} starts from noise level {sigma}, the recipe from {recipe.student.sigma_init}; "
+            f"set student.sigma_init={sigma}."
+        )
+    missing = sorted(set(partition.parts[part]) - set(facts.get("conditions", ())))
+    if missing:
+        raise WeightsError(
+            f"{folder} belongs to another partition: it never saw class {missing[0]}, which part {part} owns; start from a "
+            "student that knows the whole part."
+        )
