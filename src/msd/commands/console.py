@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msd.evaluation.results import batch_sizes, description, equality, headline, latencies, named_row
-from msd.fleet.jobs import Status
+from msd.fleet.jobs import Job, PairsTask, Status
 
 STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
 
@@ -91,21 +91,23 @@ def _console(to_stderr: bool = False) -> Console:
 
 def job_table(statuses: Mapping[str, Status], describe: Mapping[str, str]) -> Table:
     """One line a job: state, progress, speed, losses, time left."""
-    table = Table(title="students", title_justify="left")
-    for heading in ("job", "conditions", "state"):
+    table = Table(title="jobs", title_justify="left")
+    for heading in ("job", "conditions", "stage", "state"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("updates", "per second", "student loss", "critic loss", "time", "left"):
+    for heading in ("done", "per second", "losses", "time", "left"):
         table.add_column(heading, justify="right")
     for name, status in statuses.items():
         left = status.seconds_left
         table.add_row(
             name,
             describe.get(name, ""),
+            status.stage,
             f"[{STATE_STYLES[status.state]}]{status.state}[/]",
             f"{status.step} / {status.num_steps}",
             f"{status.steps_per_second:.1f}" if status.state == "running" else "",
-            f"{status.losses['student/loss']:.4f}" if "student/loss" in status.losses else "",
-            f"{status.losses['critic/loss']:.4f}" if "critic/loss" in status.losses else "",
+            ", ".join(
+                f"{name.removesuffix('/loss')} {value:.3g}" for name, value in status.losses.items() if "/loss" in name
+            ),
             f"{status.seconds:.0f} s",
             f"{left:.0f} s" if left is not None else "",
         )
@@ -178,6 +180,13 @@ def partition_table(report: Mapping[str, Any]) -> Table:
             "" if row["coherence"] is None else f"{row['coherence']:+.3f}",
         )
     return table
+
+
+def describe(job: Job) -> str:
+    """The conditions that a job works for, in a few words."""
+    if isinstance(job.task, PairsTask) or job.task.partition is None:
+        return ""
+    return condition_list(job.task.partition["parts"][job.task.part or 0])
 
 
 def condition_list(conditions: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""`msd distill`: train the students of a run side by side, then assemble the cohort."""
+"""`msd partition`, `msd pairs`, `msd distill`: plan a run, do the jobs that are asked for, assemble what is complete."""
 
 from __future__ import annotations
 
@@ -7,65 +7,102 @@ from pathlib import Path
 from typing import Any
 
 from msd.cohort.manifest import Manifest, assemble
-from msd.commands.console import Output, condition_list
-from msd.commands.prepare import check_part_pairs, ensure_pairs, ensure_partition, open_teacher
+from msd.commands.console import Output, describe
 from msd.conditions.partition import Partition
-from msd.errors import RunError
-from msd.fleet.jobs import Job, job_seed, read_status
-from msd.fleet.local import is_done, num_fitting, run_jobs
-from msd.run import Run
-from msd.teachers.facts import teacher_folder
-from msd.teachers.folder import Teacher
+from msd.errors import RecipeError, RunError
+from msd.files import write_json
+from msd.fleet.jobs import JOB, Job, is_done, read_result, read_status, result_folder
+from msd.fleet.local import num_fitting, run_jobs
+from msd.fleet.plan import Inputs, Plan, Row, StoredPlan, plan, read_inputs
+from msd.networks.facts import WEIGHTS
+from msd.run import Run, differences
+from msd.training.engine import Engine
 
 
-def make_job(run: Run, name: str, partition: Partition, part: int, num_updates: int) -> Job:
-    recipe = run.recipe
-    return Job(
-        name=name,
-        folder=run.jobs / name,
-        # Absolute, as a worker may be started from elsewhere.
-        teacher=recipe.teacher.source
-        if recipe.teacher.source.startswith("packaged:")
-        else str(teacher_folder(recipe.teacher.source).resolve()),
-        pairs=run.pairs if recipe.dm.regression.weight > 0 else None,
-        partition=partition.to_json(),
-        part=part,
-        settings=recipe.dm.model_copy(update={"num_updates": num_updates}),
-        seed=job_seed(recipe.seed, name),
-        device=recipe.device,
-        threads=recipe.fleet.threads,
-        checkpoint_every=recipe.fleet.checkpoint_every,
-        sigma_init=recipe.student.sigma_init,
-    )
+def prepare(run: Run) -> tuple[Plan, Inputs]:
+    """The run's plan. Nothing is written before all that the recipe asks for is known to be possible."""
+    Engine.on(run.recipe.device)
+    inputs = read_inputs(run.recipe)
+    return plan(run.recipe, inputs), inputs
 
 
-def student_jobs(run: Run, partition: Partition) -> list[Job]:
-    updates = run.recipe.dm.num_updates
-    return [make_job(run, f"student-{part}", partition, part, updates) for part in range(partition.num_parts)]
+def begin(run: Run, planned: Plan, inputs: Inputs, output: Output) -> None:
+    """Write down what the run is about, and say which finished work an input has changed under."""
+    run.begin()
+    partition = planned.main.partition
+    partition.save(run.partition)
+    write_json(run.partition_report, partition.report(inputs.teacher.embeddings()))
+    StoredPlan.of(planned).save(run.plan)
+    for sentence in changes(run, planned):
+        output.say(sentence)
 
 
-def baseline_jobs(run: Run, partition: Partition) -> list[Job]:
-    """Single students of all conditions: with one student's updates, and with the whole cohort's."""
-    recipe, whole = run.recipe, Partition.whole(partition.prior)
-    totals = [name for name in recipe.rows if recipe.row(name).equal != "updates-per-student"]
-    return [
-        make_job(run, name, whole, 0, recipe.dm.num_updates * (partition.num_parts if name in totals else 1))
-        for name in recipe.rows
-    ]
+def changes(run: Run, planned: Plan) -> list[str]:
+    """A sentence for each job that stands under the same name with other inputs, and so is made again."""
+    sentences = []
+    for job in planned.jobs:
+        if (run.jobs / job.key).exists():
+            continue
+        for folder in sorted(run.jobs.glob(f"{job.name}-????????")):
+            if not (folder / JOB).is_file():
+                continue
+            old = Job.load(folder).task.model_dump(mode="json")
+            changed = differences(old, job.task.model_dump(mode="json"))
+            names = dict.fromkeys(name.partition(".")[0] for name in changed)
+            sentences.append(
+                f"{job.name} is made again: its {' and '.join(names)} changed since {folder} was made, which stays as it is."
+            )
+            break
+    return sentences
 
 
-def train(run: Run, teacher: Teacher, jobs: Sequence[Job], output: Output) -> None:
-    """Run jobs in a live table. Raises StudentFailed or Interrupted."""
-    fitting = run.recipe.fleet.max_parallel or num_fitting(
-        teacher.denoiser.num_parameters(), run.recipe.fleet.threads, run.recipe.device
-    )
-    describe = {job.name: condition_list(job.partition["parts"][job.part]) for job in jobs}
-    with output.live_jobs(describe) as on_change:
-        run_jobs(jobs, min(fitting, len(jobs)), on_change)
+def partition_report(run: Run, inputs: Inputs) -> dict[str, Any]:
+    return Partition.load(run.partition).report(inputs.teacher.embeddings())
 
 
-def assemble_cohort(run: Run, partition: Partition, jobs: Sequence[Job], folder: Path, name: str) -> Manifest:
-    return assemble(folder, name, partition, [job.result for job in jobs], recipe=run.recipe.model_dump(mode="json"))
+def train(run: Run, jobs: Sequence[Job], inputs: Inputs, output: Output) -> None:
+    """Do jobs in a live table. Raises StudentFailed or Interrupted."""
+    weights = (inputs.teacher.folder / WEIGHTS).stat().st_size
+    fitting = run.recipe.fleet.max_parallel or num_fitting(weights, run.recipe.fleet.threads, run.recipe.device)
+    with output.live_jobs({job.name: describe(job) for job in jobs}) as on_change:
+        run_jobs(jobs, run.jobs, fitting, on_change)
+
+
+def students_of(run: Run, row: Row) -> list[Path]:
+    return [result_folder(run.jobs / key) / "student" for key in row.jobs]
+
+
+def row_folder(run: Run, row: Row) -> Path:
+    return run.cohort if row.is_main else run.row(row.name)
+
+
+def assemble_row(run: Run, row: Row) -> Manifest:
+    """The row's cohort, from its finished students. Raises WeightsError."""
+    name = run.recipe.name if row.is_main else row.name
+    recipe = row.recipe.model_dump(mode="json")
+    return assemble(row_folder(run, row), name, row.partition, students_of(run, row), recipe=recipe)
+
+
+def make_pairs(run: Run, output: Output) -> dict[str, Any]:
+    """Make the pairs that the run's own students need, or mend them; returns what was found and done.
+
+    Raises RecipeError when they need none.
+    """
+    planned, inputs = prepare(run)
+    key = planned.by_key[planned.main.jobs[0]].needs.get("pairs")
+    if key is None:
+        raise RecipeError(f"recipe {run.recipe.name} uses no pairs; set dm.regression.weight above 0.")
+    begin(run, planned, inputs, output)
+    was_done = is_done(planned.by_key[key], run.jobs / key)
+    with run.timed("pairs"):
+        train(run, planned.closure([key]), inputs, output)
+    facts = read_result(run.jobs / key) or {}
+    report = {name: facts[name] for name in ("num_pairs", "kept", "made", "damaged")}
+    if was_done:
+        report |= {"kept": sorted(report["kept"] + report["made"]), "made": [], "damaged": []}
+    if report["damaged"]:
+        output.say(f"damaged or missing, made again: {', '.join(report['damaged'])}")
+    return {"folder": str(result_folder(run.jobs / key)), **report}
 
 
 def distill(run: Run, output: Output, students: Sequence[int] | None = None) -> dict[str, Any]:
@@ -73,24 +110,21 @@ def distill(run: Run, output: Output, students: Sequence[int] | None = None) -> 
 
     Raises RunError for a student that the partition does not have.
     """
-    teacher = open_teacher(run)
-    partition = ensure_partition(run, teacher)
+    planned, inputs = prepare(run)
+    row = planned.main
     for part in students or []:
-        if not 0 <= part < partition.num_parts:
-            raise RunError(f"there is no student {part}; students are 0 to {partition.num_parts - 1} (--students).")
-    check_part_pairs(partition, run)
-    if run.recipe.dm.regression.weight > 0:
-        ensure_pairs(run, teacher, output)
-    jobs = student_jobs(run, partition)
-    chosen = [job for job in jobs if students is None or job.part in students]
+        if not 0 <= part < row.partition.num_parts:
+            raise RunError(f"there is no student {part}; students are 0 to {row.partition.num_parts - 1} (--students).")
+    begin(run, planned, inputs, output)
+    chosen = [row.jobs[part] for part in (range(row.partition.num_parts) if students is None else students)]
     with run.timed("distill"):
-        train(run, teacher, chosen, output)
-    missing = [job.part for job in jobs if not is_done(job)]
+        train(run, planned.closure(chosen), inputs, output)
+    missing = [part for part, key in enumerate(row.jobs) if not is_done(planned.by_key[key], run.jobs / key)]
     if not missing:
-        assemble_cohort(run, partition, jobs, run.cohort, run.recipe.name)
+        assemble_row(run, row)
     return {
         "run": str(run.folder),
         "cohort": None if missing else str(run.cohort),
         "missing_students": missing,
-        "seconds": {job.name: read_status(job.folder).seconds for job in chosen},
+        "seconds": {planned.by_key[key].name: read_status(run.jobs / key).seconds for key in chosen},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,10 @@ from torch import Tensor
 
 from msd import __version__
 from msd.cohort.generate import Cohort
-from msd.cohort.manifest import read_manifest
+from msd.cohort.manifest import MANIFEST, read_manifest
 from msd.commands.console import Output
-from msd.commands.distill import baseline_jobs, student_jobs
-from msd.conditions.partition import Partition
 from msd.data.images import load_images
+from msd.diffusion.draw import derived_seed, image_noise
 from msd.diffusion.solvers import Solver
 from msd.errors import RunError
 from msd.evaluation.bench import Bench
@@ -27,8 +26,9 @@ from msd.evaluation.report import ReportInputs, write_report
 from msd.evaluation.results import SCHEMA, read_metrics
 from msd.evaluation.samplers import Sampler, cohort_sampler, teacher_sampler
 from msd.files import read_json, write_json
-from msd.fleet.jobs import Job, read_status
-from msd.recipe import Recipe, revised
+from msd.fleet.jobs import Job, TrainTask, read_status
+from msd.fleet.plan import StoredPlan, StoredRow
+from msd.recipe import MAIN_ROW, Recipe, revised
 from msd.run import Run
 from msd.teachers.facts import teacher_folder
 from msd.teachers.folder import load_teacher
@@ -37,36 +37,37 @@ from msd.training.records import read_records
 
 NUM_GRID_COLUMNS = 6
 MEMORY_BATCH = 256
+ROUTED_BATCH = 16
 TEACHER_SOLVERS: tuple[tuple[Literal["heun", "euler"], int], ...] = (("heun", 18), ("euler", 4), ("euler", 1))
-"""The teacher's rows: the reference, and what a user in a hurry would otherwise pick."""
+"""The teacher's rows: the reference first, then what a user in a hurry would otherwise pick."""
 
 
-def open_bench(recipe: Recipe, partition: Partition) -> Bench:
-    return Bench(load_images(recipe.data.name), partition, recipe.evaluation)
+def open_bench(recipe: Recipe, cohort: Cohort) -> Bench:
+    return Bench(load_images(recipe.data.name), cohort.partition, recipe.evaluation, cohort.noise_shape)
 
 
-def teacher_samplers(recipe: Recipe) -> list[Sampler]:
+def teacher_rows(recipe: Recipe) -> list[tuple[Sampler, dict[str, Any]]]:
+    """The teacher's samplers, each with what its row says of itself."""
     teacher = load_teacher(recipe.teacher.source, Engine.on(recipe.device).device).denoiser
-    spec = teacher.spec
-    solvers = [Solver(method, steps, spec.sigma_min, spec.sigma_max) for method, steps in TEACHER_SOLVERS]
-    return [teacher_sampler(f"teacher-{solver.name}", teacher, solver) for solver in solvers]
+    found = []
+    for method, steps in TEACHER_SOLVERS:
+        solver = Solver(method, steps, teacher.spec.sigma_min, teacher.spec.sigma_max)
+        note = f"{steps} {method.title()} step{'' if steps == 1 else 's'}"
+        sampler = teacher_sampler(f"teacher-{solver.name}", teacher, solver)
+        found.append((sampler, {"kind": "teacher", "note": note, "equal": None}))
+    return found
 
 
-def teacher_facts() -> dict[str, dict[str, Any]]:
-    """What the teacher's rows say of themselves, by name."""
-    return {
-        f"teacher-{method}{steps}": {
-            "kind": "teacher",
-            "note": f"{steps} {method.title()} step{'' if steps == 1 else 's'}",
-            "equal": None,
-        }
-        for method, steps in TEACHER_SOLVERS
-    }
-
-
-def students_facts(num_students: int, equal: str | None) -> dict[str, Any]:
-    note = "one student" if num_students == 1 else f"{num_students} students, routed"
-    return {"kind": "students", "note": note, "equal": equal, "num_students": num_students}
+def cohorts_of(run: Run) -> dict[str, tuple[StoredRow, Cohort]]:
+    """The cohorts that the run has, by row, in the order of the table. Raises RunError when its own is not there."""
+    if not (run.cohort / MANIFEST).exists():
+        raise RunError(f"{run.folder} has no cohort yet; run `msd distill` (or `msd demo`) first.")
+    device, found = Engine.on(run.recipe.device).device, {}
+    for row in StoredPlan.load(run.plan).rows:
+        folder = run.cohort if row.is_main else run.row(row.name)
+        if (folder / MANIFEST).exists():
+            found[row.name] = (row, Cohort.load(folder, device))
+    return found
 
 
 def measure_rows(bench: Bench, samplers: Sequence[Sampler], output: Output) -> dict[str, dict[str, Any]]:
@@ -75,11 +76,11 @@ def measure_rows(bench: Bench, samplers: Sequence[Sampler], output: Output) -> d
     for sampler in samplers:
         with output.progress(f"measuring {sampler.name}", bench.settings.num_samples) as advance:
             rows[sampler.name] = bench.row(sampler, advance)
-    settings, images = bench.settings, bench.images
+    settings, noise_shape = bench.settings, tuple(bench.inputs[0].shape[1:])
     with output.progress("timing", len(samplers)) as advance:
         for sampler in samplers:
             rows[sampler.name]["latency_ms"] = measure_latency(
-                sampler, images.pixel_shape, images.num_conditions, settings.latency_batches, settings.latency_repeats
+                sampler, noise_shape, bench.images.num_conditions, settings.latency_batches, settings.latency_repeats
             )
             advance(1)
     return rows
@@ -88,15 +89,13 @@ def measure_rows(bench: Bench, samplers: Sequence[Sampler], output: Output) -> d
 def evaluate_cohort(folder: Path, recipe: Recipe, out: Path, output: Output) -> dict[str, Any]:
     """Measure one cohort beside its teacher's reference sampler, as `recipe` says; saved as `out`."""
     cohort = Cohort.load(folder, Engine.on(recipe.device).device)
-    bench = open_bench(recipe, cohort.partition)
-    samplers = [teacher_samplers(recipe)[0], cohort_sampler("cohort", cohort)]
-    facts = teacher_facts() | {"cohort": students_facts(cohort.num_students, None)}
-    metrics = _header(recipe, bench) | {
-        "reference": samplers[0].name,
-        "main": "cohort",
-        "rows": {name: facts[name] | row for name, row in measure_rows(bench, samplers, output).items()},
-        "routing_ms": {"16": measure_routing(cohort)},
-    }
+    bench = open_bench(recipe, cohort)
+    reference, facts = teacher_rows(recipe)[0]
+    note = "one student" if cohort.num_students == 1 else f"{cohort.num_students} students, routed"
+    said = {reference.name: facts, MAIN_ROW: {"kind": "students", "note": note, "equal": None}}
+    said[MAIN_ROW]["num_students"] = cohort.num_students
+    measured = measure_rows(bench, [reference, cohort_sampler(MAIN_ROW, cohort)], output)
+    metrics = _metrics(recipe, bench, reference.name, said, measured, cohort)
     write_json(out, metrics)
     return metrics
 
@@ -109,39 +108,33 @@ def cohort_recipe(folder: Path, overrides: list[str] | None, seed: int | None, d
 
 
 def evaluate_run(run: Run, output: Output) -> dict[str, Any]:
-    """Every row of a run: teacher three ways, the single students it has, the cohort. Raises RunError without a cohort."""
-    if not (run.cohort / "cohort.json").exists():
-        raise RunError(f"{run.folder} has no cohort yet; run `msd distill` (or `msd demo`) first.")
-    recipe = run.recipe
-    device = Engine.on(recipe.device).device
-    cohort = Cohort.load(run.cohort, device)
-    bench = open_bench(recipe, cohort.partition)
-    samplers = teacher_samplers(recipe)
-    reference = samplers[0].name
-    for name in recipe.rows:
-        if (run.baseline(name) / "cohort.json").exists():
-            samplers.append(cohort_sampler(name, Cohort.load(run.baseline(name), device)))
-    samplers.append(cohort_sampler("cohort", cohort))
-    rows = measure_rows(bench, samplers, output)
+    """Every row of a run: teacher three ways, then the cohorts it has. Raises RunError when its own is not there."""
+    recipe, cohorts, teachers = run.recipe, cohorts_of(run), teacher_rows(run.recipe)
+    cohort, reference = cohorts[MAIN_ROW][1], teachers[0][0].name
+    bench = open_bench(recipe, cohort)
+    students = [cohort_sampler(name, one) for name, (_, one) in cohorts.items()]
+    rows = measure_rows(bench, [*(sampler for sampler, _ in teachers), *students], output)
     with output.progress("peak memory", 2) as advance:
-        rows[reference]["peak_memory_mib"] = measure_peak_memory(
-            teacher_folder(recipe.teacher.source), Solver(*TEACHER_SOLVERS[0]), MEMORY_BATCH, LATENCY_THREADS
-        )
+        folder, solver = teacher_folder(recipe.teacher.source), Solver(*TEACHER_SOLVERS[0])
+        rows[reference]["peak_memory_mib"] = measure_peak_memory(folder, solver, MEMORY_BATCH, LATENCY_THREADS)
         advance(1)
-        rows["cohort"]["peak_memory_mib"] = measure_peak_memory(
-            cohort.manifest.student(0), None, MEMORY_BATCH, LATENCY_THREADS
-        )
+        student = cohort.manifest.student(0)
+        rows[MAIN_ROW]["peak_memory_mib"] = measure_peak_memory(student, None, MEMORY_BATCH, LATENCY_THREADS)
         advance(1)
-    facts = teacher_facts() | _training_facts(run, cohort.partition)
-    return _header(recipe, bench) | {
-        "reference": reference,
-        "main": "cohort",
-        "rows": {name: facts[name] | row for name, row in rows.items()},
-        "routing_ms": {"16": measure_routing(cohort)},
-    }
+    said = {sampler.name: facts for sampler, facts in teachers}
+    said |= {name: training_facts(run, row) for name, (row, _) in cohorts.items()}
+    return _metrics(recipe, bench, reference, said, rows, cohort)
 
 
-def _header(recipe: Recipe, bench: Bench) -> dict[str, Any]:
+def _metrics(
+    recipe: Recipe,
+    bench: Bench,
+    reference: str,
+    said: Mapping[str, Mapping[str, Any]],
+    measured: Mapping[str, Mapping[str, Any]],
+    cohort: Cohort,
+) -> dict[str, Any]:
+    """The content of metrics.json: what each row says of itself, and what was measured of it."""
     return {
         "schema": SCHEMA,
         "recipe": recipe.name,
@@ -150,54 +143,58 @@ def _header(recipe: Recipe, bench: Bench) -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "latency_threads": LATENCY_THREADS,
         "floor": bench.floor(),
+        "reference": reference,
+        "main": MAIN_ROW,
+        "rows": {name: {**said[name], **row} for name, row in measured.items()},
+        "routing_ms": {str(ROUTED_BATCH): measure_routing(cohort, ROUTED_BATCH)},
     }
 
 
-def _training_facts(run: Run, partition: Partition) -> dict[str, dict[str, Any]]:
-    """Kind, updates (per student and in total) and training time of each distilled row, summed over students and by the
-    clock."""
-
-    def facts(jobs: Sequence[Job], equal: str | None) -> dict[str, Any]:
-        updates, batch_size = jobs[0].settings.num_updates, jobs[0].settings.batch_size
-        statuses = [read_status(job.folder) for job in jobs]
-        return {
-            **students_facts(len(jobs), equal),
-            "num_updates": updates,
-            "batch_size": batch_size,
-            "total_updates": updates * len(jobs),
-            "total_images": updates * len(jobs) * batch_size,
-            "training_seconds": round(sum(status.seconds for status in statuses), 1),
-            "training_wall_seconds": round(
-                max(status.updated for status in statuses) - min(status.started for status in statuses), 1
-            ),
-        }
-
-    baselines = {
-        job.name: facts(
-            [job], "total-updates" if job.settings.num_updates > run.recipe.dm.num_updates else "updates-per-student"
-        )
-        for job in baseline_jobs(run, partition)
+def training_facts(run: Run, row: StoredRow) -> dict[str, Any]:
+    """Updates and images of a row, and its training time summed over its students and by the clock."""
+    jobs = [Job.load(run.jobs / key) for key in row.jobs]
+    statuses = [read_status(run.jobs / key) for key in row.jobs]
+    tasks = [job.task for job in jobs if isinstance(job.task, TrainTask)]
+    stages = [stage.settings for stage in tasks[0].stages]
+    updates, images = (
+        sum(stage["num_updates"] for stage in stages),
+        sum(stage["num_updates"] * stage["batch_size"] for stage in stages),
+    )
+    return {
+        "kind": "students",
+        "note": row.note,
+        "equal": row.equal,
+        "num_students": len(jobs),
+        "num_updates": updates,
+        "batch_size": stages[-1]["batch_size"],
+        "total_updates": updates * len(jobs),
+        "total_images": images * len(jobs),
+        "training_seconds": round(sum(status.seconds for status in statuses), 1),
+        "training_wall_seconds": round(
+            max(status.updated for status in statuses) - min(status.started for status in statuses), 1
+        ),
     }
-    return baselines | {"cohort": facts(student_jobs(run, partition), None)}
 
 
-def _curves(run: Run) -> list[Curve]:
-    partition = Cohort.load(run.cohort).partition
-    rows = [("cohort", student_jobs(run, partition)), *((job.name, [job]) for job in baseline_jobs(run, partition))]
-    return [Curve(job.name, name, job.part, read_records(job.records)) for name, jobs in rows for job in jobs]
+def curves_of(run: Run) -> list[Curve]:
+    """The records of every training of the run, each once."""
+    found: dict[str, Curve] = {}
+    for row in StoredPlan.load(run.plan).rows:
+        for part, key in enumerate(row.jobs):
+            for path in sorted((run.jobs / key).glob("stages/*/records.jsonl")):
+                own = part if len(row.jobs) > 1 else None
+                found.setdefault(str(path), Curve(key.rpartition("-")[0], row.name, own, read_records(path)))
+    return list(found.values())
 
 
 def grids(run: Run) -> dict[str, Tensor]:
     """A few images of every class from each sampler, all from the same noise."""
-    cohort = Cohort.load(run.cohort)
-    num = cohort.partition.num_conditions
-    labels = torch.arange(num).repeat_interleave(NUM_GRID_COLUMNS)
-    noise = torch.randn(len(labels), *cohort.noise_shape, generator=torch.Generator().manual_seed(7))
-    result = {sampler.name: sampler.generate(noise, labels) for sampler in teacher_samplers(run.recipe)}
-    for name in run.recipe.rows:
-        if (run.baseline(name) / "cohort.json").exists():
-            result[name] = Cohort.load(run.baseline(name)).generate(labels, noise=noise)
-    return result | {"cohort": cohort.generate(labels, noise=noise)}
+    cohorts = cohorts_of(run)
+    main = cohorts[MAIN_ROW][1]
+    labels = torch.arange(main.partition.num_conditions).repeat_interleave(NUM_GRID_COLUMNS)
+    noise = image_noise([derived_seed("grid", index) for index in range(len(labels))], main.noise_shape)
+    result = {sampler.name: sampler.generate(noise, labels) for sampler, _ in teacher_rows(run.recipe)}
+    return result | {name: cohort.generate(labels, noise=noise) for name, (_, cohort) in cohorts.items()}
 
 
 def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None, folder: Path | None = None) -> Path:
@@ -210,7 +207,7 @@ def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None,
         metrics=metrics,
         recipe=run.recipe.model_dump(mode="json"),
         partition_report=read_json(run.partition_report, what="a partition's report"),
-        curves=_curves(run),
+        curves=curves_of(run),
         grids=grids(run),
         num_grid_columns=NUM_GRID_COLUMNS,
         timings=timings,

@@ -67,11 +67,11 @@ class RunRequest(RecipeRequest):
     out: Out = None
 
     def run(self) -> Run:
-        """By default the folder runs/NAME. Raises MsdError."""
+        """By default in the folder runs/NAME. Writes nothing yet. Raises MsdError."""
         from msd.run import Run
 
         recipe = self.load()
-        return Run.create(recipe, self.out or Path("runs") / recipe.name)
+        return Run.at(recipe, self.out or Path("runs") / recipe.name)
 
 
 @dataclass(frozen=True, kw_only=True)

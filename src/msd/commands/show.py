@@ -10,8 +10,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from msd.commands.console import Output, condition_list, job_table
-from msd.fleet.jobs import Job, read_status
+from msd.commands.console import Output, describe, job_table
+from msd.fleet.jobs import JOB, Job, read_status
+from msd.fleet.plan import StoredPlan
 from msd.recipe import SectionExplanation, explain, load_recipe, packaged_recipes
 from msd.run import Run
 
@@ -19,15 +20,17 @@ from msd.run import Run
 def status(folder: Path, output: Output) -> dict[str, Any]:
     """Every job of a run with its last word. Raises RunError when `folder` is no run."""
     run = Run.open(folder)
-    jobs = [Job.load(path.parent) for path in sorted(run.jobs.glob("*/job.json"))]
-    statuses = {job.name: read_status(job.folder) for job in jobs}
+    planned = StoredPlan.load(run.plan).jobs if run.plan.exists() else ()
+    # A job that is not in the plan is an earlier one, whose inputs have changed since. One without a file was never begun.
+    jobs = [Job.load(run.jobs / key) for key in planned if (run.jobs / key / JOB).exists()]
+    jobs += [Job.load(path.parent) for path in sorted(run.jobs.glob(f"*/{JOB}")) if not planned]
+    statuses = {job.name: read_status(run.jobs / job.key) for job in jobs}
     if statuses:
-        output.show(job_table(statuses, {job.name: condition_list(job.partition["parts"][job.part]) for job in jobs}))
+        output.show(job_table(statuses, {job.name: describe(job) for job in jobs}))
     return {
         "run": str(run.folder),
         "recipe": run.recipe.name,
         "partition": run.partition.exists(),
-        "pairs": (run.pairs / "pairs.json").exists(),
         "jobs": {name: asdict(value) for name, value in statuses.items()},
         "cohort": str(run.cohort) if (run.cohort / "cohort.json").exists() else None,
         "report": str(run.report / "index.html") if (run.report / "index.html").exists() else None,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from msd.conditions.partition import Partition
 from msd.data.images import ImageSet
-from msd.diffusion.draw import Draw
+from msd.diffusion.draw import Draw, derived_seed, image_noise
 from msd.evaluation.features import Features, extract, load_features
 from msd.evaluation.metrics import (
     bootstrap_floor,
@@ -47,10 +47,12 @@ class Bench:
 
     @cached_property
     def inputs(self) -> tuple[Tensor, Tensor]:
-        """Noise `[N, C, H, W]` and labels `[N]` from the global prior: the same for every row."""
-        draw = Draw(self.settings.seed, "evaluation")
-        labels = self.partition.sample(None, self.settings.num_samples, draw)
-        return draw.normal(len(labels), *self.images.pixel_shape), labels
+        """Noise `[N, *noise_shape]`, each image's of a seed of its own, and labels `[N]` from the global prior: the same for
+        every row."""
+        seed, num = self.settings.seed, self.settings.num_samples
+        labels = Draw(seed, "evaluation").choice(self.partition.weights(None), num)
+        shape = self.noise_shape or self.images.pixel_shape
+        return image_noise([derived_seed(seed, "image", index) for index in range(num)], shape), labels
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -76,34 +76,9 @@ def measure_routing(cohort: Cohort, batch: int = 16, repeats: int = 500) -> floa
     return round(statistics.median(durations) * 1000, 5)
 
 
-_MEMORY_PROBE = """
-import json, os, resource, sys
-os.environ["OMP_NUM_THREADS"] = sys.argv[4]
-import torch
-from pathlib import Path
-from msd.networks.folder import load_denoiser
-from msd.diffusion.solvers import Solver, one_step
-steps, batch = int(sys.argv[2]), int(sys.argv[3])
-load_denoiser(Path(sys.argv[1]))  # imports and lazy set-up, not to be counted
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-before = resident()
-denoiser = load_denoiser(Path(sys.argv[1]))
-noise = torch.randn(batch, *denoiser.spec.noise_shape)
-labels = torch.zeros(batch, dtype=torch.long)
-with torch.inference_mode():
-    if steps == 0:
-        one_step(denoiser, noise, labels, denoiser.spec.sigma_init)
-    else:
-        Solver("heun", steps)(denoiser, noise, labels)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"mib": round((peak - before) / 2**20, 1)}))
-"""
-
-
-def measure_peak_memory(folder: Path, num_steps: int, batch: int, threads: int) -> float | None:
-    """MiB by which a fresh process grows while it loads the denoiser in `folder` and samples one batch (Heun, or one step
-    for `num_steps` 0). None where /proc is missing (not Linux). Raises RunError when the probe fails.
+def measure_peak_memory(folder: Path, solver: Solver | None, batch: int, threads: int) -> float | None:
+    """MiB by which a fresh process grows while it loads the denoiser in `folder` and samples one batch, by `solver` or,
+    without one, in a student's one step. None where /proc is missing (not Linux). Raises RunError when the probe fails.
     """
     if not Path("/proc/self/statm").exists():
         return None

@@ -26,7 +26,7 @@ def growth(folder: Path, method: str, num_steps: int, batch: int) -> float:
     before = pages * os.sysconf("SC_PAGE_SIZE")
     denoiser = load_denoiser(folder)
     spec = denoiser.spec
-    noise, labels = torch.randn(batch, *spec.sample_shape), torch.zeros(batch, dtype=torch.long)
+    noise, labels = torch.randn(batch, *spec.noise_shape), torch.zeros(batch, dtype=torch.long)
     with torch.inference_mode():
         if method == "heun" or method == "euler":
             Solver(method, num_steps, spec.sigma_min, spec.sigma_max)(denoiser, noise, labels)

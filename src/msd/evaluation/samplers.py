@@ -45,6 +45,7 @@ def teacher_sampler(name: str, teacher: Denoiser, solver: Solver) -> Sampler:
 
 
 def cohort_sampler(name: str, cohort: Cohort) -> Sampler:
+    """A cohort, each label answered by its one student in one evaluation."""
     with cohort.student(0) as student:
         num_parameters = student.num_parameters
     return Sampler(name, lambda noise, labels: cohort.generate(labels, noise=noise), 1, num_parameters)

@@ -15,11 +15,8 @@ def pairs(*, request: RunRequest, output: Output) -> None:
 
     Example: msd pairs digits --set pairs.num_pairs=6000
     """
-    from dataclasses import asdict
+    from msd.commands.distill import make_pairs
 
-    from msd.commands.prepare import ensure_pairs, open_teacher
-
-    run = request.run()
-    report = ensure_pairs(run, open_teacher(run), output)
-    counts = f"{len(report.made)} shards made, {len(report.kept)} kept"
-    output.result(asdict(report), f"{report.num_pairs} pairs in {run.pairs} ({counts})")
+    report = make_pairs(request.run(), output)
+    counts = f"{len(report['made'])} shards made, {len(report['kept'])} kept"
+    output.result(report, f"{report['num_pairs']} pairs in {report['folder']} ({counts})")

@@ -16,9 +16,11 @@ def partition(*, request: RunRequest, output: Output) -> None:
     Example: msd partition digits --set partition.method=balanced-kmeans --out runs/kmeans
     """
     from msd.commands.console import partition_table
-    from msd.commands.prepare import open_teacher, partition_report
+    from msd.commands.distill import begin, partition_report, prepare
 
     run = request.run()
-    report = partition_report(run, open_teacher(run))
+    planned, inputs = prepare(run)
+    begin(run, planned, inputs, output)
+    report = partition_report(run, inputs)
     output.show(partition_table(report))
     output.result(report, f"saved as {run.partition}")

@@ -15,6 +15,6 @@ def plan(*, request: RecipeRequest, output: Output) -> None:
 
     Example: msd plan digits --set partition.num_parts=2
     """
-    from msd.commands.plan import show_plan  # pyright: ignore[reportMissingImports]
+    from msd.commands.plan import show_plan
 
     output.result(show_plan(request.load(), output))
