@@ -8,11 +8,18 @@ from pathlib import Path
 import torch
 
 from msd.conditions.partition import Partition
+from msd.data.pairs import PairSet, PairsPlan, make_pairs
 from msd.diffusion.codec import Codec
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
+from msd.fleet.jobs import Job, PairsTask, Resources, StageTask, TrainTask, result_folder, seal_result
 from msd.networks.build import build_unet, unet_config
 from msd.networks.folder import save_denoiser
-from msd.recipe import NetworkSection
+from msd.recipe import DMSection, NetworkSection
+from msd.stages.materials import Materials
+from msd.teachers.facts import TeacherFacts
+from msd.teachers.folder import Teacher
+from msd.training.bundle import Bundle
+from msd.training.engine import Engine
 
 UNIFORM = (0.1,) * 10
 
@@ -26,10 +33,18 @@ def tiny_denoiser(seed: int, sigma_init: float | None = None) -> Denoiser:
     return Denoiser(unet, DenoiserSpec(noise_shape=(1, 8, 8), num_conditions=10, sigma_init=sigma_init)).eval()
 
 
-def save_student(folder: Path, partition: Partition, part: int, teacher: str = "0", codec: Codec | None = None) -> Path:
+def save_student(
+    folder: Path,
+    partition: Partition,
+    part: int,
+    teacher: str = "0",
+    codec: Codec | None = None,
+    *,
+    seed: int | None = None,
+) -> Path:
     """A student's folder as a worker leaves it; each part's weights differ."""
     folder.mkdir(parents=True)
-    student = tiny_denoiser(part, sigma_init=2.5)
+    student = tiny_denoiser(part if seed is None else seed, sigma_init=2.5)
     student.spec = replace(student.spec, codec=codec or student.spec.codec)
     save_denoiser(
         student,
@@ -37,9 +52,72 @@ def save_student(folder: Path, partition: Partition, part: int, teacher: str = "
         role="student",
         partition_hash=partition.hash,
         part=part,
+        conditions=list(partition.parts[part]),
         teacher={"source": "test", "hash": teacher, "licence": "Apache-2.0"},
         lineage=["teacher"],
         stages=[],
         task=f"task-{part}",
     )
     return folder
+
+
+def random_pairs(num: int = 60) -> PairSet:
+    """Pairs of noise with noise, classes in turn."""
+    generator = torch.Generator().manual_seed(1)
+    noise, samples = torch.randn(2, num, 1, 8, 8, generator=generator)
+    return PairSet(noise, torch.arange(num) % 10, samples)
+
+
+def materials(
+    teacher: Teacher,
+    partition: Partition,
+    *,
+    part: int = 0,
+    pairs: PairSet | None = None,
+    sigma_init: float = 80.0,
+    bundle: Bundle | None = None,
+) -> Materials:
+    """What a worker gathers for a student that starts as a copy of its teacher."""
+    start = teacher.denoiser.copy()
+    start.spec = replace(start.spec, sigma_init=sigma_init)
+    return Materials(
+        Engine.on("cpu"),
+        seed=0,
+        bundle=bundle or Bundle(),
+        teacher=teacher.denoiser,
+        start=start,
+        conditions=teacher.conditions,
+        partition=partition,
+        part=part,
+        pairs=pairs,
+    )
+
+
+def teacher_facts(folder: str = "nowhere") -> TeacherFacts:
+    """A teacher of ten classes that a plan can be made for, without any weights."""
+    return TeacherFacts("packaged:test", Path(folder), "a" * 64, 10, UNIFORM, "Apache-2.0", (1, 8, 8), 0.002, 80.0)
+
+
+def train_job(
+    jobs: Path, teacher: Teacher, partition: Partition, part: int, dm: DMSection, *, checkpoint_every: int = 5
+) -> Job:
+    """A student's job as a plan makes it, with its pairs ready beside it."""
+    pairs = PairsTask(seed=0, teacher=teacher.hash, num_pairs=600, shard_size=600, prior=UNIFORM)
+    key = Job(name="made-pairs", task=pairs).key
+    result = result_folder(jobs / key)
+    if not result.exists():
+        made = random_pairs(600)
+        plan = PairsPlan(600, 600, UNIFORM, 0, pairs.hash)
+        make_pairs(lambda noise, keys: made.samples, (1, 8, 8), result, plan)
+        seal_result(result, pairs.hash)
+    task = TrainTask(
+        seed=3,
+        stages=(StageTask(name="dm", settings=dm.model_dump(mode="json")),),
+        teacher=teacher.hash,
+        sigma_init=2.5,
+        partition=partition.to_json(),
+        part=part,
+        pairs=pairs.hash,
+    )
+    resources = Resources(checkpoint_every=checkpoint_every)
+    return Job(name=f"student-{part}", task=task, needs={"pairs": key}, teacher=teacher.source, resources=resources)

@@ -28,7 +28,7 @@ def test_a_misspelt_name_is_an_attribute_error() -> None:
 def test_distilling_never_touches_real_images() -> None:
     """All that `msd distill` and its workers import, without the module that holds images or the library they come from."""
     code = (
-        "import sys, msd.commands.distill, msd.fleet.worker, msd.stages.dm, msd.training.checkpoint, msd.networks.folder\n"
+        "import sys, msd.commands.distill, msd.fleet.worker, msd.fleet.training, msd.fleet.pairing, msd.stages.table\n"
         "sys.exit(str({'msd.data.images', 'sklearn.datasets', 'torchmetrics'} & set(sys.modules) or ''))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

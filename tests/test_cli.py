@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from msd.cli import VERBS, main
+from command import fails, interrupt, msd
+from msd.cli import VERBS
 from msd.networks.folder import WEIGHTS
-
-MSD = [sys.executable, "-c", "from msd.cli import main; main()"]
-
-
-@dataclass(frozen=True)
-class Done:
-    stdout: str
-    stderr: str
-
-
-def msd(*arguments: object, code: int = 0) -> Done:
-    """Run the command line in this process, which saves importing torch anew each time."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    returned = 0
-    try:
-        with (
-            mock.patch.object(sys, "argv", ["msd", *map(str, arguments)]),
-            redirect_stdout(stdout),
-            redirect_stderr(stderr),
-        ):
-            main()
-    except SystemExit as ended:
-        returned = ended.code
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    assert (returned or 0) == code, stdout.getvalue() + stderr.getvalue()
-    return Done(stdout.getvalue(), stderr.getvalue())
-
-
-def fails(*arguments: object, code: int = 2) -> str:
-    """Run, expect failure, check that the message is one sentence without a traceback, and return it."""
-    done = msd(*arguments, code=code)
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.strip().splitlines() if re.match(r"[A-Z]\w+(Error|Failed): ", line)]
-    assert len(lines) == 1, done.stderr
-    return lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +66,16 @@ def test_the_demo_leaves_what_other_tools_rely_on(run: Path) -> None:
 
 
 def test_the_demo_again_trains_nothing(run: Path) -> None:
-    before = (run / "jobs" / "student-0" / "student" / "denoiser.json").stat().st_mtime_ns
+    made = [*run.glob("jobs/*/result/result.json"), run / "cohort" / "cohort.json"]
+    assert len(made) == 6
+    before = [path.stat().st_mtime_ns for path in made]
     msd("distill", "smoke", "--out", run)
-    assert (run / "jobs" / "student-0" / "student" / "denoiser.json").stat().st_mtime_ns == before
+    assert [path.stat().st_mtime_ns for path in made] == before
 
 
 def test_status_tells_every_job(run: Path) -> None:
     value = json.loads(msd("status", run, "--json").stdout)
-    assert value["jobs"].keys() == {"student-0", "student-1", "single", "single-equal-total"}
+    assert value["jobs"].keys() == {"pairs", "student-0", "student-1", "single", "single-equal-total"}
     assert {job["state"] for job in value["jobs"].values()} == {"done"}
     assert "student-1" in msd("status", run).stdout
 
@@ -159,8 +115,11 @@ def test_partition_pairs_and_distill_one_by_one(tmp_path: Path) -> None:
         "shard-0000.safetensors",
         "shard-0001.safetensors",
     ]
-    (out / "pairs" / "shard-0001.safetensors").write_bytes(b"damaged")
+    (shard,) = out.glob("jobs/pairs-*/result/shard-0001.safetensors")
+    content = shard.read_bytes()
+    shard.write_bytes(b"damaged")
     assert "shard-0001.safetensors" in msd("pairs", *arguments).stderr
+    assert shard.read_bytes() == content
     summary = json.loads(msd("distill", *arguments, "--students", "1", "--json").stdout)
     assert summary["missing_students"] == [0]
     assert not (out / "cohort").exists()
@@ -212,8 +171,7 @@ BAD = {
 def test_bad_input_is_one_clear_sentence(case: str, tmp_path: Path) -> None:
     arguments, expected = BAD[case]
     assert expected in fails(*arguments, "--out", tmp_path / "run")
-    assert not (tmp_path / "run" / "cohort").exists()
-    assert not (tmp_path / "run" / "partition.json").exists() or "student" in case
+    assert not (tmp_path / "run").exists()
 
 
 def test_bad_partition_files(tmp_path: Path) -> None:
@@ -246,46 +204,41 @@ def test_bad_folders(run: Path, tmp_path: Path) -> None:
 def test_a_failed_student_is_exit_code_1_and_the_others_finish(tmp_path: Path) -> None:
     arguments = ("distill", "smoke", "--out", tmp_path / "run")
     msd(*arguments, "--students", "1")
-    blocked = tmp_path / "run" / "jobs" / "student-0"
+    key = next(job["key"] for job in json.loads(msd("plan", "smoke", "--json").stdout)["jobs"] if job["name"] == "student-0")
+    blocked = tmp_path / "run" / "jobs" / key
     blocked.mkdir(parents=True)
-    (blocked / "checkpoints").write_text("in the way")
+    (blocked / "stages").write_text("in the way")
     assert "student-0" in fails(*arguments, code=1)
-    (blocked / "checkpoints").unlink()
+    (blocked / "stages").unlink()
     msd(*arguments)
     assert (tmp_path / "run" / "cohort" / "cohort.json").exists()
 
 
-def interrupt(arguments: list[str], ready: Callable[[], bool]) -> str:
-    """Start a command, press Ctrl-C once `ready`, check its exit code, and return what it said."""
-    process = subprocess.Popen([*MSD, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while process.poll() is None and not ready():
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=90)
-    assert process.returncode == 1, errors
-    assert "Traceback" not in errors
-    assert "the same command again goes on" in errors
-    return errors
-
-
 def test_ctrl_c_saves_everything_and_the_same_command_goes_on(tmp_path: Path) -> None:
     arguments = ["distill", "smoke", "--set", "dm.num_updates=400", "--out", str(tmp_path / "run")]
-    status = tmp_path / "run" / "jobs" / "student-0" / "status.json"
+    key = next(
+        job["key"] for job in json.loads(msd("plan", *arguments[1:4], "--json").stdout)["jobs"] if job["name"] == "student-0"
+    )
+    status = tmp_path / "run" / "jobs" / key / "status.json"
     interrupt(arguments, lambda: status.exists() and json.loads(status.read_text())["step"] > 3)
     saved = json.loads(status.read_text())
     assert saved["state"] == "stopped"
     assert 3 < saved["step"] < 400
     assert not list((tmp_path / "run").rglob("*.tmp"))
     assert json.loads(msd(*arguments, "--json").stdout)["missing_students"] == []
-    steps = [json.loads(line)["step"] for line in (status.parent / "records.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"] for line in (status.parent / "stages" / "0-dm" / "records.jsonl").read_text().splitlines()
+    ]
     assert steps == list(range(1, 401))
 
 
 def test_a_pretraining_stopped_by_ctrl_c_ends_with_the_same_teacher(tmp_path: Path) -> None:
     arguments = ["pretrain", "smoke", "--set", "pretrain.num_updates=300"]
-    records = tmp_path / "stopped" / "pretrain-records.jsonl"
-    interrupt([*arguments, "--out", str(tmp_path / "stopped")], lambda: records.exists() and len(records.read_text()) > 100)
-    assert (tmp_path / "stopped" / "pretrain" / "checkpoints.json").exists()
+    stopped = tmp_path / "stopped"
+    interrupt(
+        [*arguments, "--out", str(stopped)], lambda: bool(list(stopped.glob("jobs/*/stages/0-pretrain/checkpoints/*.pt")))
+    )
+    assert list(stopped.glob("jobs/*/stages/0-pretrain/checkpoints/checkpoints.json"))
     for name in ("stopped", "whole"):
         msd(*arguments, "--out", tmp_path / name)
     weights = [tmp_path / name / "teacher" / WEIGHTS for name in ("stopped", "whole")]
@@ -293,8 +246,7 @@ def test_a_pretraining_stopped_by_ctrl_c_ends_with_the_same_teacher(tmp_path: Pa
 
 
 def test_ctrl_c_before_anything_is_made_leaves_nothing_half_written(tmp_path: Path) -> None:
-    shards = tmp_path / "run" / "pairs"
     arguments = ["pairs", "smoke", "--set", "pairs.num_pairs=40000", "--out", str(tmp_path / "run")]
-    interrupt(arguments, lambda: len(list(shards.glob("*.safetensors"))) > 1)
-    made = sorted(path.name for path in shards.iterdir())
+    interrupt(arguments, lambda: len(list(tmp_path.glob("run/jobs/pairs-*/result/*.safetensors"))) > 1)
+    made = sorted(path.name for path in tmp_path.glob("run/jobs/pairs-*/result/*"))
     assert all(name == "pairs.json" or name.endswith(".safetensors") for name in made)

@@ -1,4 +1,4 @@
-"""The DM stage: whose turn it is, which conditions each stream sees, and that a real training gets somewhere."""
+"""The DM stage: whose turn it is, which keys each stream sees, and that a real training gets somewhere."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from builders import materials, random_pairs
 from msd.conditions.partition import Partition
 from msd.data.images import load_images
-from msd.data.pairs import PairSet, PairsPlan, load_pairs, make_pairs
+from msd.data.pairs import PairsPlan, load_pairs, make_pairs
 from msd.diffusion.solvers import Solver, one_step
 from msd.errors import DataError
 from msd.evaluation.bench import Bench
@@ -18,14 +19,15 @@ from msd.evaluation.samplers import Sampler
 from msd.recipe import DMSection, EvaluationSection, RegressionSection
 from msd.stages.dm import DistributionMatching
 from msd.teachers.folder import Teacher, load_teacher
+from msd.training.bundle import Bundle
 from msd.training.engine import Engine
-from msd.training.loop import run_stage
+from msd.training.loop import steps
 
 ENGINE = Engine.on("cpu")
 
 
 class _Spy(torch.nn.Module):
-    """A denoiser's stand-in that notes which conditions it is asked for."""
+    """A network's stand-in that notes which conditions it is asked for."""
 
     def __init__(self, inner: torch.nn.Module):
         super().__init__()
@@ -36,61 +38,65 @@ class _Spy(torch.nn.Module):
         return self.inner(x, noise_level, condition)
 
 
-def random_pairs(num: int = 60) -> PairSet:
-    generator = torch.Generator().manual_seed(1)
-    noise, samples = torch.randn(2, num, 1, 8, 8, generator=generator)
-    return PairSet(noise, torch.arange(num) % 10, samples)
+def run(stage: DistributionMatching, seed: int = 0) -> list[dict[str, float]]:
+    return [{name: float(value) for name, value in record.items()} for _, record in steps(stage, ENGINE, seed)]
 
 
 def test_turns_follow_the_recipe(teacher: Teacher, halves: Partition) -> None:
     settings = DMSection(
         num_updates=3, batch_size=2, critic_turns=2, regression=RegressionSection(batch_size=2, head_start=0.34)
     )
-    stage = DistributionMatching(settings, teacher.denoiser, halves, 0, random_pairs(), ENGINE)
-    turns: list[str] = []
-    run_stage(stage, ENGINE.generator(0), callbacks=[lambda step, record: turns.append(",".join(sorted(record)))])
-    assert "critic" not in turns[0]
-    assert "critic/loss" in turns[1]
+    stage = DistributionMatching(settings, materials(teacher, halves, pairs=random_pairs()))
+    records = run(stage)
+    assert "critic/loss" not in records[0]
+    assert {"student/dm", "student/regression", "critic/loss", "critic/gradient_norm"} <= records[1].keys()
     assert stage.roles["student"].num_updates == 3
     assert stage.roles["critic"].num_updates == 4
 
 
 def test_dm_sees_the_part_and_regression_sees_every_pair(teacher: Teacher, halves: Partition) -> None:
-    """DESIGN 5.6: two condition streams. The teacher is asked for the part only; the student also for the pairs' classes."""
+    """DESIGN 4.6: two key streams. The teacher is asked for the part only; the student also for the pairs' classes."""
     settings = DMSection(num_updates=20, batch_size=8, regression=RegressionSection(batch_size=8))
-    stage = DistributionMatching(settings, teacher.denoiser, halves, 1, random_pairs(), ENGINE)
-    teacher_spy, student_spy = _Spy(stage.teacher.network), _Spy(stage.student.network)
-    stage.teacher.network, stage.student.network = teacher_spy, student_spy
-    run_stage(stage, ENGINE.generator(0))
+    stage = DistributionMatching(settings, materials(teacher, halves, part=1, pairs=random_pairs()))
+    student = stage.roles["student"].module
+    teacher_spy, student_spy = _Spy(teacher.denoiser.network), _Spy(student.network)
+    teacher.denoiser.network, student.network = teacher_spy, student_spy
+    run(stage)
     assert set(teacher_spy.seen) == set(halves.parts[1])
     assert set(student_spy.seen) == set(range(10))
-
-
-def test_own_share_tilts_the_pairs_towards_the_part(teacher: Teacher, halves: Partition) -> None:
-    """With own_share 1 every regressed pair is of the part; with 0.5 the part gets half plus its share of the rest."""
-    for own_share, expected in ((1.0, 1.0), (0.5, 0.75), (0.0, 0.5)):
-        regression = RegressionSection(batch_size=10, head_start=1, own_share=own_share)
-        settings = DMSection(num_updates=100, batch_size=2, regression=regression)
-        stage = DistributionMatching(settings, teacher.denoiser, halves, 1, random_pairs(), ENGINE)
-        generator = ENGINE.generator(0)
-        labels = torch.cat([stage._pair_batch(stage._pairs, generator).conditions for _ in range(100)])
-        share = float((halves.assign(labels) == 1).double().mean())
-        assert share == pytest.approx(expected, abs=0.03)
 
 
 def test_the_first_matching_gradient_is_zero(teacher: Teacher, halves: Partition) -> None:
     """The critic starts as the teacher, so there is nothing to match until it has seen the student."""
     settings = DMSection(num_updates=1, batch_size=4, regression=RegressionSection(weight=0))
-    stage = DistributionMatching(settings, teacher.denoiser, halves, 0, None, ENGINE)
-    records = []
-    run_stage(stage, ENGINE.generator(0), callbacks=[lambda step, record: records.append(record)])
+    records = run(DistributionMatching(settings, materials(teacher, halves)))
     assert records[0]["student/gradient_norm"] == pytest.approx(0, abs=1e-6)
     assert records[0]["critic/gradient_norm"] > 0
 
 
 def test_regression_without_pairs_is_refused(teacher: Teacher, halves: Partition) -> None:
     with pytest.raises(DataError, match="needs pairs"):
-        DistributionMatching(DMSection(), teacher.denoiser, halves, 0, None, ENGINE)
+        DistributionMatching(DMSection(), materials(teacher, halves))
+
+
+def test_a_stage_goes_on_from_the_bundle_of_the_one_before(teacher: Teacher, halves: Partition) -> None:
+    """Student and critic both, raw: what ADM, and a branch, begin with."""
+    settings = DMSection(num_updates=3, batch_size=4, warmup_updates=0, regression=RegressionSection(weight=0))
+    first = DistributionMatching(settings, materials(teacher, halves))
+    run(first)
+    bundle = Bundle({name: role.weights() for name, role in first.roles.items()})
+    second = DistributionMatching(settings, materials(teacher, halves, bundle=bundle))
+    for name, role in first.roles.items():
+        for tensor, value in role.module.state_dict().items():
+            assert torch.equal(second.roles[name].module.state_dict()[tensor], value)
+    averaged, raw = first.roles["student"].result().state_dict(), first.roles["student"].module.state_dict()
+    assert any(not torch.equal(averaged[tensor], raw[tensor]) for tensor in raw)
+
+
+def test_students_of_equal_seeds_are_equal_and_others_differ(teacher: Teacher, halves: Partition) -> None:
+    settings = DMSection(num_updates=3, batch_size=4, regression=RegressionSection(weight=0))
+    records = [run(DistributionMatching(settings, materials(teacher, halves)), seed) for seed in (1, 1, 2)]
+    assert records[0] == records[1] != records[2]
 
 
 def test_a_real_distillation_reaches_a_pinned_distance(tmp_path: Path) -> None:
@@ -98,12 +104,17 @@ def test_a_real_distillation_reaches_a_pinned_distance(tmp_path: Path) -> None:
     teacher = load_teacher("packaged:digits")
     images = load_images("digits")
     partition = Partition(parts=((0, 1, 2, 3, 4), (5, 6, 7, 8, 9)), prior=images.prior)
-    plan = PairsPlan(600, 300, Solver("heun", 8), images.prior, seed=0)
-    make_pairs(teacher, tmp_path, plan)
+    solver = Solver("heun", 8)
+    make_pairs(
+        lambda noise, keys: solver(teacher.denoiser, noise, keys),
+        teacher.denoiser.spec.noise_shape,
+        tmp_path,
+        PairsPlan(600, 300, images.prior, seed=0, identity="test"),
+    )
     regression = RegressionSection(weight=4, head_start=0.75, batch_size=48)
     settings = DMSection(num_updates=160, batch_size=32, learning_rate=2e-3, ema_decay=0.98, regression=regression)
-    stage = DistributionMatching(settings, teacher.denoiser, partition, 0, load_pairs(tmp_path), ENGINE, sigma_init=2.5)
-    run_stage(stage, ENGINE.generator(0))
+    stage = DistributionMatching(settings, materials(teacher, partition, pairs=load_pairs(tmp_path), sigma_init=2.5))
+    run(stage)
 
     student = stage.roles["student"].result()
     bench = Bench(images, partition, EvaluationSection(num_samples=1500))
