@@ -56,6 +56,8 @@ def test_finished_students_of_a_replaced_teacher_are_stale(tmp_path: Path) -> No
     new_teacher(teacher, 1)
     msd(*arguments)
     assert Cohort.load(out / "cohort").manifest.facts["teacher"]["hash"] != before
+    new_teacher(teacher, 2)
+    assert "is another teacher" in fails("eval", out / "cohort")
     new_teacher(teacher, 0)  # and back: the first students are still there, and nothing is trained
     made = [path.stat().st_mtime_ns for path in students(out)]
     msd(*arguments)

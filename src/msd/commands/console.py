@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from msd.conditions.partition import Partition
 from msd.evaluation.results import batch_sizes, description, equality, headline, latencies, named_row
 from msd.fleet.jobs import Job, PairsTask, Status
 
@@ -186,7 +187,7 @@ def describe(job: Job) -> str:
     """The conditions that a job works for, in a few words."""
     if isinstance(job.task, PairsTask) or job.task.partition is None:
         return ""
-    return condition_list(job.task.partition["parts"][job.task.part or 0])
+    return condition_list(list(Partition.from_json(job.task.partition, source=job.name).parts[job.task.part or 0]))
 
 
 def condition_list(conditions: list[int]) -> str:

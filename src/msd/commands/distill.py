@@ -11,7 +11,7 @@ from msd.commands.console import Output, describe
 from msd.conditions.partition import Partition
 from msd.errors import RecipeError, RunError
 from msd.files import write_json
-from msd.fleet.jobs import JOB, Job, is_done, read_result, read_status, result_folder
+from msd.fleet.jobs import JOB, Job, is_done, read_result, read_status, result_folder, student_folder
 from msd.fleet.local import num_fitting, run_jobs
 from msd.fleet.plan import Inputs, Plan, Row, StoredPlan, plan, read_inputs
 from msd.networks.facts import WEIGHTS
@@ -69,7 +69,7 @@ def train(run: Run, jobs: Sequence[Job], inputs: Inputs, output: Output) -> None
 
 
 def students_of(run: Run, row: Row) -> list[Path]:
-    return [result_folder(run.jobs / key) / "student" for key in row.jobs]
+    return [student_folder(run.jobs / key) for key in row.jobs]
 
 
 def row_folder(run: Run, row: Row) -> Path:

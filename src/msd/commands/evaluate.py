@@ -18,7 +18,7 @@ from msd.commands.console import Output
 from msd.data.images import load_images
 from msd.diffusion.draw import derived_seed, image_noise
 from msd.diffusion.solvers import Solver
-from msd.errors import RunError
+from msd.errors import RunError, WeightsError
 from msd.evaluation.bench import Bench
 from msd.evaluation.latency import LATENCY_THREADS, measure_latency, measure_peak_memory, measure_routing
 from msd.evaluation.pictures import Curve
@@ -46,9 +46,16 @@ def open_bench(recipe: Recipe, cohort: Cohort) -> Bench:
     return Bench(load_images(recipe.data.name), cohort.partition, recipe.evaluation, cohort.noise_shape)
 
 
-def teacher_rows(recipe: Recipe) -> list[tuple[Sampler, dict[str, Any]]]:
-    """The teacher's samplers, each with what its row says of itself."""
-    teacher = load_teacher(recipe.teacher.source, Engine.on(recipe.device).device).denoiser
+def teacher_rows(recipe: Recipe, cohort: Cohort) -> list[tuple[Sampler, dict[str, Any]]]:
+    """The cohort's teacher, sampled in each way, with what each row says of itself. Raises WeightsError for another one."""
+    loaded = load_teacher(recipe.teacher.source, Engine.on(recipe.device).device)
+    theirs = cohort.manifest.facts["teacher"]["hash"]
+    if loaded.hash != theirs:
+        raise WeightsError(
+            f"{recipe.teacher.source} is another teacher ({loaded.hash[:12]}) than this cohort was distilled from "
+            f"({theirs[:12]}); put that one back, or distill again."
+        )
+    teacher = loaded.denoiser
     found = []
     for method, steps in TEACHER_SOLVERS:
         solver = Solver(method, steps, teacher.spec.sigma_min, teacher.spec.sigma_max)
@@ -90,7 +97,7 @@ def evaluate_cohort(folder: Path, recipe: Recipe, out: Path, output: Output) -> 
     """Measure one cohort beside its teacher's reference sampler, as `recipe` says; saved as `out`."""
     cohort = Cohort.load(folder, Engine.on(recipe.device).device)
     bench = open_bench(recipe, cohort)
-    reference, facts = teacher_rows(recipe)[0]
+    reference, facts = teacher_rows(recipe, cohort)[0]
     note = "one student" if cohort.num_students == 1 else f"{cohort.num_students} students, routed"
     said = {reference.name: facts, MAIN_ROW: {"kind": "students", "note": note, "equal": None}}
     said[MAIN_ROW]["num_students"] = cohort.num_students
@@ -109,8 +116,10 @@ def cohort_recipe(folder: Path, overrides: list[str] | None, seed: int | None, d
 
 def evaluate_run(run: Run, output: Output) -> dict[str, Any]:
     """Every row of a run: teacher three ways, then the cohorts it has. Raises RunError when its own is not there."""
-    recipe, cohorts, teachers = run.recipe, cohorts_of(run), teacher_rows(run.recipe)
-    cohort, reference = cohorts[MAIN_ROW][1], teachers[0][0].name
+    recipe, cohorts = run.recipe, cohorts_of(run)
+    cohort = cohorts[MAIN_ROW][1]
+    teachers = teacher_rows(recipe, cohort)
+    reference = teachers[0][0].name
     bench = open_bench(recipe, cohort)
     students = [cohort_sampler(name, one) for name, (_, one) in cohorts.items()]
     rows = measure_rows(bench, [*(sampler for sampler, _ in teachers), *students], output)
@@ -193,7 +202,7 @@ def grids(run: Run) -> dict[str, Tensor]:
     main = cohorts[MAIN_ROW][1]
     labels = torch.arange(main.partition.num_conditions).repeat_interleave(NUM_GRID_COLUMNS)
     noise = image_noise([derived_seed("grid", index) for index in range(len(labels))], main.noise_shape)
-    result = {sampler.name: sampler.generate(noise, labels) for sampler, _ in teacher_rows(run.recipe)}
+    result = {sampler.name: sampler.generate(noise, labels) for sampler, _ in teacher_rows(run.recipe, main)}
     return result | {name: cohort.generate(labels, noise=noise) for name, (_, cohort) in cohorts.items()}
 
 

@@ -18,6 +18,7 @@ from msd.fleet.local import run_jobs
 from msd.fleet.plan import pretrain_job
 from msd.networks.facts import FACTS, read_facts
 from msd.networks.folder import load_denoiser
+from msd.recipe import TEACHER
 from msd.run import Run
 from msd.training.engine import Engine
 
@@ -35,7 +36,7 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
     with run.timed("pretrain"), output.live_jobs({job.name: images.name}) as on_change:
         run_jobs([job], run.jobs, 1, on_change)
 
-    trained = result_folder(run.jobs / job.key) / "teacher"
+    trained = result_folder(run.jobs / job.key) / TEACHER
     teacher = load_denoiser(trained)
     bench = Bench(images, Partition.whole(images.prior), recipe.evaluation)
     solver = Solver("heun", 18, teacher.spec.sigma_min, teacher.spec.sigma_max)

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from msd.errors import MsdError, RunError, WeightsError
 from msd.files import is_alive, read_json, sha256_file, sha256_json, write_json
-from msd.recipe import Section
+from msd.recipe import STUDENT, Section
 
 SCHEMA = 2
 JOB, RESULT, STATUS = "job.json", "result.json", "status.json"
@@ -137,6 +137,16 @@ def check_content(what: str, where: str | None, found: str, planned: str | None)
 def result_folder(folder: Path) -> Path:
     """Where the job in `folder` leaves its result."""
     return folder / "result"
+
+
+def student_folder(folder: Path) -> Path:
+    """Where the job in `folder` leaves its student."""
+    return result_folder(folder) / STUDENT
+
+
+def student_use(part: int) -> str:
+    """The use under which a job needs the student of a part."""
+    return f"{STUDENT}-{part}"
 
 
 def seal_result(result: Path, task_hash: str, **facts: Any) -> None:

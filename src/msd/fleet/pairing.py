@@ -11,7 +11,7 @@ from msd.conditions.partition import Partition
 from msd.conditions.table import Conditions
 from msd.data.pairs import PairsPlan, Solve, make_pairs
 from msd.diffusion.solvers import Solver, one_step
-from msd.fleet.jobs import Job, PairsTask, check_content, result_folder, seal_result
+from msd.fleet.jobs import Job, PairsTask, check_content, result_folder, seal_result, student_folder, student_use
 from msd.fleet.progress import Progress, StopRequested
 from msd.networks.folder import load_denoiser
 from msd.teachers.folder import load_teacher
@@ -47,7 +47,7 @@ def _by_students(job: Job, task: PairsTask, folder: Path, conditions: Conditions
     """One routed step of the students that the job needs, in place of the teacher's many."""
     partition = Partition.from_json(task.partition, source=str(folder))
     students = [
-        load_denoiser(result_folder(folder.parent / job.needs[f"student-{part}"]) / "student", device)
+        load_denoiser(student_folder(folder.parent / job.needs[student_use(part)]), device)
         for part in range(len(task.students))
     ]
 

@@ -18,9 +18,9 @@ from msd.conditions.partition import Partition
 from msd.conditions.splits import SplitRequest, make_partition
 from msd.errors import DataError, RecipeError, RunError
 from msd.files import read_json, write_json
-from msd.fleet.jobs import SCHEMA, Job, PairsTask, Resources, StageTask, TrainTask, job_seed
+from msd.fleet.jobs import SCHEMA, Job, PairsTask, Resources, StageTask, TrainTask, job_seed, student_use
 from msd.fleet.starts import Start, check_start, read_start
-from msd.recipe import MAIN_ROW, TEACHER, Recipe, RoleSection, Section
+from msd.recipe import MAIN_ROW, STUDENT, TEACHER, Recipe, RoleSection, Section
 from msd.recipe import Row as RowRules
 from msd.teachers.facts import TeacherFacts, read_teacher
 
@@ -164,7 +164,7 @@ class _Planner:
             part=part,
             pairs=pairs.task.hash if pairs else None,
         )
-        base = "student" if row == MAIN_ROW else row
+        base = STUDENT if row == MAIN_ROW else row
         job = Job(
             name=base if partition.num_parts == 1 and row != MAIN_ROW else f"{base}-{part}",
             task=task,
@@ -191,7 +191,7 @@ class _Planner:
             task = PairsTask(**common, solver=solver | {"sigma_min": low, "sigma_max": high})
         else:
             source = self._row(settings.source)
-            needs = {f"student-{part}": key for part, key in enumerate(source.jobs)}
+            needs = {student_use(part): key for part, key in enumerate(source.jobs)}
             hashes = tuple(self._by_key(key).task.hash for key in source.jobs)
             task = PairsTask(**common, students=hashes, partition=source.partition.to_json())
         name = "pairs" if settings.source == TEACHER else f"pairs-of-{settings.source}"

@@ -11,7 +11,7 @@ from msd.errors import WeightsError
 from msd.files import sha256_file, sha256_json
 from msd.fleet.jobs import BUNDLE, result_folder
 from msd.networks.facts import FACTS, denoiser_hash, read_facts
-from msd.recipe import Recipe
+from msd.recipe import STUDENT, Recipe
 from msd.teachers.facts import TeacherFacts
 
 
@@ -28,7 +28,7 @@ class Start:
 def read_start(folder: Path) -> Start:
     """Find the student in `folder`: a job's folder, its result, or the student itself. Raises WeightsError."""
     for result in (result_folder(folder), folder):
-        student = result / "student"
+        student = result / STUDENT
         if (student / FACTS).is_file():
             bundle = result / BUNDLE
             return _start(student, bundle if bundle.is_file() else None)
@@ -47,7 +47,7 @@ def _start(student: Path, bundle: Path | None) -> Start:
 def check_start(start: Start, teacher: TeacherFacts, recipe: Recipe, partition: Partition, part: int) -> None:
     """Raises WeightsError when the start belongs to another teacher, shape, noise level, or to other conditions."""
     facts, folder = start.facts, start.student
-    if facts.get("role") != "student":
+    if facts.get("role") != STUDENT:
         raise WeightsError(
             f"{folder} holds a {facts.get('role')}, not a student; leave student.start at teacher for a copy."
         )

@@ -14,7 +14,7 @@ from msd.fleet.jobs import BUNDLE, CHECKPOINTS, Job, TrainTask, check_content, r
 from msd.fleet.progress import Progress, StopRequested
 from msd.fleet.starts import read_start
 from msd.networks.folder import load_denoiser, save_denoiser
-from msd.recipe import NetworkSection, section_of
+from msd.recipe import STUDENT, TEACHER, NetworkSection, section_of
 from msd.stages.materials import Materials
 from msd.stages.table import STAGES
 from msd.teachers.folder import load_teacher
@@ -98,7 +98,7 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
         images = load_images(job.data or "")
         check_content("data", job.data, images.hash, task.data)
         network = NetworkSection.model_validate(task.network)
-        facts = {"role": "teacher", "task": task.hash, "data": images.name, "data_licence": images.licence}
+        facts = {"role": TEACHER, "task": task.hash, "data": images.name, "data_licence": images.licence}
         return Materials(engine, task.seed, images=images, network=network), facts | {"prior": list(images.prior)}
 
     teacher = load_teacher(job.teacher or "", engine.device)
@@ -124,7 +124,7 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
         pairs=load_pairs(result_folder(folder.parent / job.needs["pairs"])) if "pairs" in job.needs else None,
     )
     facts = {
-        "role": "student",
+        "role": STUDENT,
         "task": task.hash,
         "partition_hash": partition.hash,
         "part": part,

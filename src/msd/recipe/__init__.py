@@ -10,6 +10,7 @@ from msd.recipe.rows import MAIN_ROW, BatchRule, Equal, Row
 from msd.recipe.sections import (
     PACKAGED_PREFIX,
     STAGES,
+    STUDENT,
     TEACHER,
     DataSection,
     DMSection,
@@ -32,6 +33,7 @@ __all__ = [
     "MAIN_ROW",
     "PACKAGED_PREFIX",
     "STAGES",
+    "STUDENT",
     "TEACHER",
     "BatchRule",
     "DMSection",

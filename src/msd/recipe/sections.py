@@ -25,6 +25,8 @@ STAGES: tuple[str, ...] = typing.get_args(StageName)
 
 TEACHER = "teacher"
 """The word for the teacher where a recipe names a source: what students start from, whose samples the pairs hold."""
+STUDENT = "student"
+"""The role that a cohort is made of, and so the name of its folder in a job's result."""
 PACKAGED_PREFIX = "packaged:"
 
 PATHS: dict[str, Callable[[str], bool]] = {

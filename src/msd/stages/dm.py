@@ -11,9 +11,9 @@ from msd.data.pairs import PairStream
 from msd.diffusion.draw import Draw
 from msd.objectives.dm import dm_loss
 from msd.objectives.regression import regression_loss
-from msd.recipe import DMSection
+from msd.recipe import STUDENT, DMSection
 from msd.stages.matching import Matching
-from msd.stages.materials import Materials
+from msd.stages.materials import CRITIC, Materials
 from msd.training.loop import Loss, Stage, Turn
 
 
@@ -32,7 +32,7 @@ class DistributionMatching(Stage):
         num_critic = max(1, (settings.num_updates - settings.num_head_start) * settings.critic_turns)
         student = engine.role(materials.new_student(), settings, settings.num_updates)
         critic = engine.role(materials.new_critic(), settings.critic_role, num_critic)
-        self.roles = {"student": student, "critic": critic}
+        self.roles = {STUDENT: student, CRITIC: critic}
         self._matching = Matching(settings, materials, student, critic)
         self._pairs = self._pair_stream(materials)
 
@@ -53,11 +53,11 @@ class DistributionMatching(Stage):
     def turns(self, draw: Draw) -> Iterator[Turn]:
         if draw.step < self._settings.num_head_start and self._pairs is not None:
             pairs = self._pairs
-            yield Turn(("student",), lambda: self._head_start_loss(pairs, draw))
+            yield Turn((STUDENT,), lambda: self._head_start_loss(pairs, draw))
             return
-        yield Turn(("student",), lambda: self._student_loss(draw))
+        yield Turn((STUDENT,), lambda: self._student_loss(draw))
         for _ in range(self._settings.critic_turns):
-            yield Turn(("critic",), lambda: self._matching.critic_loss(draw))
+            yield Turn((CRITIC,), lambda: self._matching.critic_loss(draw))
 
     def _head_start_loss(self, stream: PairStream, draw: Draw) -> Loss:
         pairs = stream.batch(draw)

@@ -10,12 +10,16 @@ from msd.conditions.table import Conditions
 from msd.data.pairs import PairSet
 from msd.diffusion.denoiser import Denoiser
 from msd.errors import DataError, WeightsError
-from msd.recipe import NetworkSection
+from msd.recipe import STUDENT, NetworkSection
 from msd.training.bundle import Bundle
 from msd.training.engine import Engine
 
 if TYPE_CHECKING:
     from msd.data.images import ImageSet
+
+
+CRITIC = "critic"
+"""The role that follows the student's outputs, wherever a stage has one."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,11 @@ class Materials:
         """A trainable copy of the start, with the weights that the stage before handed on, if there was one."""
         if self.start is None:
             raise WeightsError("this stage needs a student to start from; set student.start.")
-        return self.bundle.restore("student", self.start.copy())
+        return self.bundle.restore(STUDENT, self.start.copy())
 
     def new_critic(self) -> Denoiser:
         """A trainable copy of the teacher, or the critic that the stage before handed on."""
-        return self.bundle.restore("critic", self.need_teacher().copy())
+        return self.bundle.restore(CRITIC, self.need_teacher().copy())
 
     def need_pairs(self) -> PairSet:
         if self.pairs is None:

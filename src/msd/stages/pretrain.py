@@ -12,7 +12,7 @@ from msd.diffusion.noise import LogNormalLaw
 from msd.errors import DataError
 from msd.networks.build import build_unet, unet_config
 from msd.objectives.denoising import denoising_loss
-from msd.recipe import PretrainSection
+from msd.recipe import TEACHER, PretrainSection
 from msd.stages.materials import Materials
 from msd.training.loop import Loss, Stage, Turn
 
@@ -21,7 +21,7 @@ class Pretraining(Stage):
     """Role `teacher`: a fresh network, averaged."""
 
     name = "pretrain"
-    delivers = "teacher"
+    delivers = TEACHER
 
     def __init__(self, settings: PretrainSection, materials: Materials):
         images, network = materials.need_images(), materials.network
@@ -40,18 +40,18 @@ class Pretraining(Stage):
         with torch.random.fork_rng():
             torch.manual_seed(materials.seed)
             unet = build_unet(unet_config(spec.noise_shape, spec.num_conditions, network.model_dump()))
-        teacher = materials.bundle.restore("teacher", Denoiser(unet, spec))
+        teacher = materials.bundle.restore(TEACHER, Denoiser(unet, spec))
         engine, self._dropout = materials.engine, network.dropout > 0
         role = engine.role(teacher, settings, settings.num_updates, dropout=self._dropout)
         self.num_steps, self.batch_size = settings.num_updates, settings.batch_size
-        self.roles = {"teacher": role}
+        self.roles = {TEACHER: role}
         self._teacher, self._sigma_data = role, settings.sigma_data
         self._law = LogNormalLaw(settings.log_sigma_mean, settings.log_sigma_deviation)
         self._samples = codec.encode(images.pixels).to(engine.device)
         self._labels = images.labels.to(engine.device)
 
     def turns(self, draw: Draw) -> Iterator[Turn]:
-        yield Turn(("teacher",), lambda: self._loss(draw))
+        yield Turn((TEACHER,), lambda: self._loss(draw))
 
     def _loss(self, draw: Draw) -> Loss:
         index = draw.mine(draw.indices(len(self._samples), self.batch_size, replacement=True))

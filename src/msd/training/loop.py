@@ -10,6 +10,7 @@ from torch import Tensor
 
 from msd.diffusion.draw import Draw
 from msd.errors import TrainingError
+from msd.recipe import STUDENT
 from msd.training.engine import Engine
 from msd.training.roles import Role
 
@@ -48,7 +49,7 @@ class Stage:
     name: str
     num_steps: int
     batch_size: int
-    delivers: str = "student"
+    delivers: str = STUDENT
     roles: Mapping[str, Role[Any]]
 
     def turns(self, draw: Draw) -> Iterable[Turn]:
