@@ -108,6 +108,13 @@ def test_a_partition_file_edited_in_place_is_another_partition(tmp_path: Path) -
         planned(partition=section)
 
 
+def test_it_does_not_matter_how_a_partition_was_found(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("parts: [[4, 3, 2, 1, 0], [5, 6, 7, 8, 9]]")
+    by_file = planned(partition={"method": "file", "file": str(path)}, rows={})
+    assert by_file.main.jobs == planned(partition={"num_parts": 2}, rows={}).main.jobs
+
+
 def test_the_queue_begins_with_the_longest_path() -> None:
     """Pairs first, as all wait for them; then the one student that takes as long as all others together."""
     found = planned()

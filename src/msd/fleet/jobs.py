@@ -25,8 +25,14 @@ STOPPED = 3
 class _Hashed(Section):
     @cached_property
     def hash(self) -> str:
-        """Identity of the result: equal tasks have equal results, wherever and under whatever name they are made."""
-        return sha256_json({"schema": SCHEMA, **self.model_dump(mode="json")})
+        """Identity of the result: equal tasks have equal results, wherever and under whatever name they are made.
+
+        A partition counts by its own hash, as it does not matter how it was found.
+        """
+        content = self.model_dump(mode="json")
+        if content.get("partition"):
+            content["partition"] = content["partition"]["hash"]
+        return sha256_json({"schema": SCHEMA, **content})
 
 
 class StageTask(Section):
