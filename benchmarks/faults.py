@@ -1,6 +1,7 @@
 """Kill everything at random moments, run the same commands again, and compare with a run that was left alone.
 
     python benchmarks/faults.py --kills 20 --seed 0        # Linux; about a minute a kill on 2 CPU cores
+    python benchmarks/faults.py --kills 5 --set dm.num_updates=300 --set rows={}        # more of them in mid-training
 
 From pretraining to the report of a small recipe. A kill is SIGKILL to the command and all its workers at one instant,
 uniformly over the undisturbed duration. Afterwards every weight, pair and score must be bit for bit the undisturbed ones,
@@ -11,6 +12,7 @@ unless all held.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -26,31 +28,45 @@ from pathlib import Path
 QUALITY = ("frechet_distance", "kid", "precision", "recall", "label_accuracy", "per_part")
 
 
-def commands(folder: Path, recipe: str) -> list[list[str]]:
+def commands(folder: Path, recipe: list[str]) -> list[list[str]]:
+    """`recipe` is its name and what is to be changed of it, as the verbs take them."""
     msd = [sys.executable, "-c", "from msd.cli import main; main()"]
     teacher = folder / "pretrain" / "teacher"
     return [
-        [*msd, "pretrain", recipe, "--out", str(folder / "pretrain")],
-        [*msd, "demo", recipe, "--set", f"teacher.source={teacher}", "--out", str(folder / "run")],
+        [*msd, "pretrain", *recipe, "--out", str(folder / "pretrain")],
+        [*msd, "demo", *recipe, "--set", f"teacher.source={teacher}", "--out", str(folder / "run")],
     ]
 
 
+def command_line(number: int) -> list[str]:
+    """The words that a process was started with; none once it is gone, or a zombie."""
+    try:
+        return (Path("/proc") / str(number) / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
 def processes_of(folder: Path) -> list[int]:
-    """Every process, except this one, whose command line names the folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            try:
-                words = (entry / "cmdline").read_bytes().decode(errors="replace")
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            if str(folder) in words and state != "Z":
-                found.append(int(entry.name))
-    return found
+    """Every process, except this one, whose command line names the folder or a place below it."""
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    places = (f"{folder}/", f"={folder}/")
+    return [
+        number
+        for number in numbers
+        if number != os.getpid() and any(place in f"{word}/" for word in command_line(number) for place in places)
+    ]
 
 
-def run(folder: Path, recipe: str, kill_after: float | None = None) -> str:
+def kill_all(folder: Path) -> None:
+    """SIGKILL to every process of the folder, again while one is left: a command may be starting a worker just now."""
+    while numbers := processes_of(folder):
+        for number in numbers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def run(folder: Path, recipe: list[str], kill_after: float | None = None) -> str:
     """Run all commands; with `kill_after` seconds, kill everything then. Returns what was being done at that moment."""
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
@@ -60,11 +76,7 @@ def run(folder: Path, recipe: str, kill_after: float | None = None) -> str:
             while process.poll() is None:
                 if kill_after is not None and time.monotonic() - begin >= kill_after:
                     doing = at_work(folder)
-                    for number in processes_of(folder):
-                        try:
-                            os.kill(number, signal.SIGKILL)
-                        except ProcessLookupError:
-                            continue
+                    kill_all(folder)
                     process.wait()
                     return doing
                 time.sleep(0.005)
@@ -74,16 +86,19 @@ def run(folder: Path, recipe: str, kill_after: float | None = None) -> str:
 
 
 def at_work(folder: Path) -> str:
-    """The jobs that say they are running, for people."""
-    running = []
-    for status in folder.glob("*/jobs/*/status.json"):
-        try:
-            value = json.loads(status.read_text())
-        except (OSError, ValueError):
-            continue
-        if value["state"] == "running":
-            running.append(f"{status.parent.name} {value['step']}/{value['num_steps']}")
-    return ", ".join(sorted(running)) or "the command alone"
+    """The jobs whose workers are there, and how far they say they are, for people."""
+    found = []
+    for number in processes_of(folder):
+        words = command_line(number)
+        if "msd.fleet.worker" in words:
+            place = Path(words[-1])
+            try:
+                value = json.loads((place / "status.json").read_text())
+            except (OSError, ValueError):
+                continue
+            began = f"{value['step']} of {value['num_steps']}" if value["state"] == "running" else "starting"
+            found.append(f"{place.name}: {began}")
+    return ", ".join(sorted(found)) or "the command alone"
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -108,18 +123,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--recipe", default="smoke")
     parser.add_argument("--out", type=Path, help="keep everything here (a temporary folder by default)")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
+    recipe = [options.recipe, *(word for override in options.overrides for word in ("--set", override))]
     out = options.out or Path(tempfile.mkdtemp(prefix="msd-faults-"))
     begin = time.monotonic()
-    run(out / "whole", options.recipe)
+    run(out / "whole", recipe)
     duration = time.monotonic() - begin
     expected = content(out / "whole")
     print(f"undisturbed: {duration:.0f} s, {len(expected)} things to compare", flush=True)
     moments, held = random.Random(options.seed), 0
     for number in range(options.kills):
         folder, moment = out / f"kill-{number}", moments.uniform(0, duration)
-        doing = run(folder, options.recipe, kill_after=moment)
-        run(folder, options.recipe)
+        doing = run(folder, recipe, kill_after=moment)
+        run(folder, recipe)
         found = content(folder)
         differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
         left = leftovers(folder)
