@@ -20,7 +20,7 @@ demo: $(READY)
 	$(VENV)/bin/msd demo $(RECIPE) --out runs/demo
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

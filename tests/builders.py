@@ -17,7 +17,7 @@ from msd.networks.folder import save_denoiser
 from msd.recipe import DMSection, NetworkSection
 from msd.stages.materials import Materials
 from msd.teachers.facts import TeacherFacts
-from msd.teachers.folder import Teacher
+from msd.teachers.folder import Teacher, load_teacher
 from msd.training.bundle import Bundle
 from msd.training.engine import Engine
 
@@ -31,6 +31,13 @@ def tiny_denoiser(seed: int, sigma_init: float | None = None) -> Denoiser:
         torch.manual_seed(seed)
         unet = build_unet(unet_config((1, 8, 8), 10, network.model_dump()))
     return Denoiser(unet, DenoiserSpec(noise_shape=(1, 8, 8), num_conditions=10, sigma_init=sigma_init)).eval()
+
+
+def save_teacher(folder: Path, seed: int = 0) -> Teacher:
+    """An untrained teacher of ten classes, saved and loaded."""
+    folder.mkdir()
+    save_denoiser(tiny_denoiser(seed), folder, role="teacher", prior=list(UNIFORM))
+    return load_teacher(str(folder))
 
 
 def save_student(

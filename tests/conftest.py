@@ -13,21 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from builders import UNIFORM, save_student, tiny_denoiser
+from builders import UNIFORM, save_student, save_teacher
 from msd.cohort.manifest import Manifest, assemble
 from msd.conditions.partition import Partition
-from msd.networks.folder import save_denoiser
-from msd.teachers.folder import Teacher, load_teacher
+from msd.teachers.folder import Teacher
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> Teacher:
-    folder = tmp_path / "teacher"
-    folder.mkdir()
-    save_denoiser(tiny_denoiser(0), folder, role="teacher", prior=list(UNIFORM))
-    return load_teacher(str(folder))
+    return save_teacher(tmp_path / "teacher")
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from builders import train_job
+from builders import UNIFORM, save_teacher, train_job
 from msd.conditions.partition import Partition
 from msd.fleet.jobs import Job, read_status, result_folder
 from msd.recipe import DMSection, RegressionSection
-from msd.teachers.folder import Teacher
 from msd.training.bundle import Bundle
 from msd.training.records import read_records
 
+HALVES = Partition(parts=((0, 2, 4, 6, 8), (1, 3, 5, 7, 9)), prior=UNIFORM, method="file")
 DM = DMSection(
     num_updates=20,
     batch_size=256,
@@ -31,9 +31,13 @@ DM = DMSection(
 )
 
 
-@pytest.fixture
-def job(teacher: Teacher, halves: Partition, tmp_path: Path) -> Job:
-    return train_job(tmp_path / "jobs", teacher, halves, 0, DM)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path]:
+    """A job, and the folder in which one process did it undisturbed."""
+    folder = tmp_path_factory.mktemp("alone")
+    job = train_job(folder / "jobs", save_teacher(folder / "teacher"), HALVES, 0, DM)
+    finish(launch(job, folder / "jobs", 1))
+    return job, folder / "jobs"
 
 
 def launch(job: Job, jobs: Path, processes: int) -> subprocess.Popen[bytes]:
@@ -53,9 +57,8 @@ def finish(process: subprocess.Popen[bytes]) -> str:
     return errors
 
 
-def copy_of(job: Job, jobs: Path, name: str) -> Path:
+def copy_of(job: Job, jobs: Path, other: Path) -> Path:
     """Another folder of jobs with the same pairs."""
-    other = jobs.with_name(name)
     shutil.copytree(jobs / job.needs["pairs"], other / job.needs["pairs"])
     return other
 
@@ -76,18 +79,20 @@ def compare(job: Job, one: Path, two: Path) -> None:
                 torch.testing.assert_close(mine[tensor], theirs[tensor], rtol=1e-3, atol=2e-5)
 
 
-def test_two_processes_give_the_losses_and_weights_of_one(job: Job, tmp_path: Path) -> None:
-    one, two = tmp_path / "jobs", copy_of(job, tmp_path / "jobs", "two")
-    finish(launch(job, one, 1))
+def test_two_processes_give_the_losses_and_weights_of_one(alone: tuple[Job, Path], tmp_path: Path) -> None:
+    job, one = alone
+    two = copy_of(job, one, tmp_path / "jobs")
     finish(launch(job, two, 2))
     compare(job, one, two)
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
-def test_a_training_stopped_on_some_processes_goes_on_on_others(job: Job, tmp_path: Path, first: int, second: int) -> None:
+def test_a_training_stopped_on_some_processes_goes_on_on_others(
+    alone: tuple[Job, Path], tmp_path: Path, first: int, second: int
+) -> None:
     """SIGTERM in mid-training, then another number of processes: the training of one that was left alone."""
-    whole, moved = tmp_path / "jobs", copy_of(job, tmp_path / "jobs", "moved")
-    finish(launch(job, whole, 1))
+    job, whole = alone
+    moved = copy_of(job, whole, tmp_path / "jobs")
     process = launch(job, moved, first)
     status = moved / job.key / "status.json"
     while process.poll() is None and not (status.exists() and json.loads(status.read_text())["step"] >= 1):
@@ -102,8 +107,9 @@ def test_a_training_stopped_on_some_processes_goes_on_on_others(job: Job, tmp_pa
     compare(job, whole, moved)
 
 
-def test_more_processes_than_the_batch_divides_by_are_refused(job: Job, tmp_path: Path) -> None:
-    process = launch(job, tmp_path / "jobs", 3)
+def test_more_processes_than_the_batch_divides_by_are_refused(alone: tuple[Job, Path], tmp_path: Path) -> None:
+    job, jobs = alone[0], copy_of(*alone, tmp_path / "jobs")
+    process = launch(job, jobs, 3)
     process.communicate(timeout=240)
     assert process.returncode != 0
-    assert "a batch of 256 cannot be shared equally by 3 processes" in read_status(tmp_path / "jobs" / job.key).error
+    assert "a batch of 256 cannot be shared equally by 3 processes" in read_status(jobs / job.key).error
