@@ -225,9 +225,7 @@ def pretrain_job(recipe: Recipe, data_hash: str) -> Job:
         data=data_hash,
         network=recipe.network.model_dump(mode="json"),
     )
-    # Alone on the machine, as nothing else waits to be done.
-    resources = Resources(device=recipe.device, threads=recipe.fleet.threads, checkpoint_every=recipe.fleet.checkpoint_every)
-    return Job(name="teacher", task=task, data=recipe.data.name, resources=resources)
+    return Job(name=TEACHER, task=task, data=recipe.data.name, resources=_resources(recipe))
 
 
 def _resources(recipe: Recipe) -> Resources:
@@ -236,11 +234,8 @@ def _resources(recipe: Recipe) -> Resources:
 
 
 def _needs_pairs(recipe: Recipe) -> bool:
-    return any(getattr(settings, "regression", None) and settings.regression.weight > 0 for settings in _sections(recipe))
-
-
-def _sections(recipe: Recipe) -> list[Any]:
-    return [settings for _, settings in recipe.stage_settings()]
+    regressions = (getattr(settings, "regression", None) for _, settings in recipe.stage_settings())
+    return any(regression is not None and regression.weight > 0 for regression in regressions)
 
 
 def _scaled(recipe: Recipe, factor: Fraction, divisor: int) -> Recipe:
