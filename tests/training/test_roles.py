@@ -38,10 +38,10 @@ def test_a_loss_through_an_idle_role_leaves_nothing_on_it() -> None:
     student, critic = (ENGINE.role(nn.Linear(2, 2), settings(learning_rate=0.1), 10) for _ in range(2))
     student.activate(True)
     before = copy.deepcopy(critic.module.state_dict())
-    ENGINE.backward(critic(student(torch.ones(3, 2))).square().mean())
+    (norm,) = ENGINE.backward(critic(student(torch.ones(3, 2))).square().mean(), [student])
     assert all(parameter.grad is None for parameter in critic.module.parameters())
     assert all(parameter.grad is not None for parameter in student.module.parameters())
-    student.step()
+    student.step(norm)
     assert all(torch.equal(before[name], value) for name, value in critic.module.state_dict().items())
 
 
@@ -52,8 +52,7 @@ def test_what_the_network_does_not_train_stays_as_it_is() -> None:
     role = ENGINE.role(module, settings(learning_rate=0.1, ema_decay=0.5), 10)
     for _ in range(3):
         role.activate(True)
-        ENGINE.backward(role(torch.ones(4, 2)).square().mean())
-        role.step()
+        role.step(*ENGINE.backward(role(torch.ones(4, 2)).square().mean(), [role]))
         role.activate(False)
     assert torch.equal(module[0].weight, fixed)
     assert not module[0].weight.requires_grad
@@ -75,8 +74,7 @@ def test_the_average_follows_and_is_what_is_delivered() -> None:
     role.activate(True)
     start = role.module.weight.item()
     for _ in range(50):
-        ENGINE.backward(role(torch.ones(1, 1)).sum())
-        role.step()
+        role.step(*ENGINE.backward(role(torch.ones(1, 1)).sum(), [role]))
     raw, average = role.module.weight.item(), role.result().weight.item()
     assert raw < average < start
     handed = role.weights()
@@ -88,8 +86,8 @@ def test_the_average_follows_and_is_what_is_delivered() -> None:
 def test_a_bundle_survives_its_file_and_goes_on_from_raw_weights(tmp_path) -> None:
     role = ENGINE.role(tiny_denoiser(0).copy(), settings(learning_rate=0.01, ema_decay=0.9), 10)
     role.activate(True)
-    ENGINE.backward(role(torch.ones(2, 1, 8, 8), torch.ones(2), torch.tensor([0, 1])).square().mean())
-    role.step()
+    loss = role(torch.ones(2, 1, 8, 8), torch.ones(2), torch.tensor([0, 1])).square().mean()
+    role.step(*ENGINE.backward(loss, [role]))
     path = tmp_path / "bundle.safetensors"
     Bundle({"student": role.weights()}).save(path)
     again = Bundle.load(path)
@@ -108,3 +106,11 @@ def test_tf32_is_off() -> None:
     Engine.on("cpu")
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_what_the_engine_leaves_is_clipped_to_the_role_s_norm() -> None:
+    role = ENGINE.role(nn.Linear(1, 1, bias=False), settings(learning_rate=0.1, clip_norm=0.5), 10)
+    role.activate(True)
+    (norm,) = ENGINE.backward(3 * role(torch.ones(1, 1)).sum(), [role])
+    assert norm.item() == pytest.approx(3.0)
+    assert role.module.weight.grad.norm().item() == pytest.approx(0.5, rel=1e-4)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -74,12 +74,14 @@ class Engine:
             wrapped = nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
         return Role(module, wrapped, settings, num_updates)
 
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of the mean loss over all processes, on every role that is in turn.
+    def backward(self, loss: Tensor, roles: Iterable[Role[Any]]) -> list[Tensor]:
+        """Leave on each of `roles`, which are in turn, the clipped gradient of the mean loss over all processes.
 
-        Accumulation and mixed precision belong here when they come: no stage or loss knows of them.
+        Returns each role's norm before clipping, a scalar on the device. Accumulation, mixed precision and the norm of a
+        sharded network belong here when they come: no stage, loss or role knows of them.
         """
         loss.backward()
+        return [nn.utils.clip_grad_norm_(role.parameters, role.settings.clip_norm) for role in roles]
 
     def mean_over_ranks(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scalars averaged over the processes; all of them must call this at the same point."""

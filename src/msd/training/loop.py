@@ -91,12 +91,13 @@ def _take(turn: Turn, roles: Mapping[str, Role[Any]], engine: Engine) -> Record:
     for name, role in roles.items():
         role.activate(name in turn.roles)
     loss = turn.loss()
-    engine.backward(loss.value)
+    norms = engine.backward(loss.value, [roles[name] for name in turn.roles])
     first = turn.roles[0]
     record = {f"{first}/{name}": part for name, part in {"loss": loss.value, **loss.parts}.items()}
     record = engine.mean_over_ranks({name: value.detach() for name, value in record.items()})
-    for name in turn.roles:
-        record[f"{name}/gradient_norm"] = roles[name].step()
+    for name, norm in zip(turn.roles, norms, strict=True):
+        roles[name].step(norm)
+        record[f"{name}/gradient_norm"] = norm
     return record
 
 

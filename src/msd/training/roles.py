@@ -42,10 +42,10 @@ class Role(Generic[Network]):
         self.num_updates = 0
         self._wrapped = wrapped
         self._planned = num_updates
-        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        device = self._parameters[0].device
+        self.parameters: list[nn.Parameter] = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        device = self.parameters[0].device
         self.optimiser = torch.optim.Adam(
-            self._parameters, lr=settings.learning_rate, betas=(settings.adam_beta1, 0.999), fused=device.type != "mps"
+            self.parameters, lr=settings.learning_rate, betas=(settings.adam_beta1, 0.999), fused=device.type != "mps"
         )
         self.num_skipped = torch.zeros((), device=device)
         """Updates left out since their gradient was not finite, over the whole stage; stays on the device."""
@@ -62,7 +62,7 @@ class Role(Generic[Network]):
         """Make this role one that the coming loss trains, or freeze it."""
         if active != self._active:
             self._active = active
-            for parameter in self._parameters:
+            for parameter in self.parameters:
                 parameter.requires_grad_(active)
 
     def rate(self) -> float:
@@ -73,12 +73,11 @@ class Role(Generic[Network]):
         cosine = settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * progress)) / 2
         return settings.learning_rate * warmup * cosine
 
-    def step(self) -> Tensor:
-        """One update from the gradients at hand, clipped; returns their norm before clipping, a scalar on the device.
+    def step(self, norm: Tensor) -> None:
+        """One update from the gradients that `Engine.backward` left, whose norm before clipping was `norm`.
 
         A gradient that is not finite changes no weight; that is decided on the device, so nothing waits for it.
         """
-        norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate()
         skipped = (~norm.isfinite()).float()
@@ -90,7 +89,6 @@ class Role(Generic[Network]):
         if self.average is not None:
             self.average.update_parameters(self.module)
         self.num_updates += 1
-        return norm
 
     def result(self) -> Network:
         """What the stage delivers of this role: the average where there is one."""
