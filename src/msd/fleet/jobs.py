@@ -15,7 +15,7 @@ from msd.files import is_alive, read_json, sha256_file, sha256_json, write_json
 from msd.recipe import STUDENT, Section
 
 SCHEMA = 2
-JOB, RESULT, STATUS = "job.json", "result.json", "status.json"
+JOB, RESULT, STATUS, LOG = "job.json", "result.json", "status.json", "log.txt"
 BUNDLE, CHECKPOINTS = "bundle.safetensors", "checkpoints"
 State = Literal["waiting", "running", "done", "failed", "stopped"]
 STOPPED = 3

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msd.errors import Interrupted, RunError, StudentFailed
-from msd.fleet.jobs import STOPPED, Job, Status, is_done, read_result, read_status, tidy, write_status
+from msd.fleet.jobs import LOG, STOPPED, Job, Status, is_done, read_result, read_status, tidy, write_status
+from msd.fleet.workers import LAUNCHER, Worker
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 60.0
@@ -71,7 +71,7 @@ class _Runner:
             need for job in jobs for need in job.needs.values() if need not in known and read_result(folder / need)
         }
         self._waiting = [job for job in jobs if job.key not in self._done]
-        self._running: dict[str, tuple[Job, subprocess.Popen[bytes]]] = {}
+        self._running: dict[str, tuple[Job, Worker]] = {}
         self._failed: dict[str, str] = {}
 
     def run(self) -> dict[str, str]:
@@ -139,14 +139,14 @@ class _Runner:
                 self._running[job.key] = (job, _start(job, self._place(job)))
 
     def _collect(self) -> None:
-        for key, (job, process) in list(self._running.items()):
-            if process.poll() is None:
+        for key, (job, worker) in list(self._running.items()):
+            if (code := worker.poll()) is None:
                 continue
             del self._running[key]
-            if process.returncode == 0:
+            if code == 0:
                 self._done.add(key)
             else:
-                self._failed[job.name] = _reason(self._place(job), process.returncode)
+                self._failed[job.name] = _reason(self._place(job), code)
                 self._give_up_on(job)
 
     def _give_up_on(self, failed: Job) -> None:
@@ -160,37 +160,26 @@ class _Runner:
             self._give_up_on(job)
 
     def _stop_all(self) -> None:
-        for _, process in self._running.values():
-            process.terminate()
+        for _, worker in self._running.values():
+            worker.terminate()
         deadline = time.monotonic() + STOP_SECONDS
-        for job, process in self._running.values():
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        for job, worker in self._running.values():
+            if worker.wait(max(0.1, deadline - time.monotonic())) is None:
+                worker.kill()
+                worker.wait(STOP_SECONDS)
             status = read_status(self._place(job))
             if status.state == "running":
                 status.state = "stopped"
-            if status.state == "failed" and process.returncode in (0, STOPPED, -15):
+            if status.state == "failed" and worker.code in (0, STOPPED, -signal.SIGTERM):
                 status.state, status.error = "stopped", ""
             write_status(status, self._place(job))
 
 
-def _start(job: Job, place: Path) -> subprocess.Popen[bytes]:
+def _start(job: Job, place: Path) -> Worker:
     job.save(place)
     threads = job.resources.threads or num_cores()
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    with (place / "log.txt").open("ab") as log:
-        # Its own session: Ctrl-C reaches only the parent, which then asks each worker to save and stop.
-        return subprocess.Popen(
-            [sys.executable, "-m", "msd.fleet.worker", str(place)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
+    return LAUNCHER.start(place, environment, fork=job.resources.device == "cpu")
 
 
 def _reason(place: Path, code: int) -> str:
@@ -199,6 +188,6 @@ def _reason(place: Path, code: int) -> str:
         return "stopped by a signal"
     if status.state != "failed":
         status.state = "failed"
-        status.error = f"its process ended with code {code} (see {place / 'log.txt'})"
+        status.error = f"its process ended with code {code} (see {place / LOG})"
         write_status(status, place)
     return status.error

@@ -1,4 +1,4 @@
-"""The process that does one job: `python -m msd.fleet.worker JOB_FOLDER`, started by `fleet.local`.
+"""The process that does one job: `python -m msd.fleet.worker JOB_FOLDER`, or a fork of `fleet.launcher`.
 
 By people only under torchrun, for several processes that share each batch:
 `torchrun --nproc-per-node 2 -m msd.fleet.worker JOB_FOLDER`.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msd.errors import MsdError
 from msd.files import remove_leftovers
-from msd.fleet.jobs import STOPPED, Job, PairsTask, State, read_status
+from msd.fleet.jobs import LOG, STOPPED, Job, PairsTask, State, read_status
 from msd.fleet.local import num_cores
 from msd.fleet.progress import Progress, StopRequested
 from msd.training.interrupts import stop_requests
@@ -37,8 +37,8 @@ def work(folder: Path, stop: list[int]) -> None:
         progress.done()
 
 
-def main() -> int:
-    folder = Path(sys.argv[1])
+def main(folder: Path) -> int:
+    """Do the job in `folder` and keep its books; returns the exit code."""
     try:
         with stop_requests() as stop:
             work(folder, stop)
@@ -51,7 +51,7 @@ def main() -> int:
         import traceback
 
         traceback.print_exc()  # goes to the job's log
-        return _finish(folder, "failed", f"{type(error).__name__}: {error} (see {folder / 'log.txt'})", 1)
+        return _finish(folder, "failed", f"{type(error).__name__}: {error} (see {folder / LOG})", 1)
     return 0
 
 
@@ -66,4 +66,4 @@ def _finish(folder: Path, state: State, error: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1])))
