@@ -28,7 +28,7 @@ class Done:
 def msd(*arguments: object, code: int = 0) -> Done:
     """Run the command line in this process, which saves importing torch anew each time."""
     stdout, stderr = io.StringIO(), io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     returned = 0
     try:
         with (

@@ -58,7 +58,7 @@ def common(
 
 
 class _Stopped(BaseException):
-    """Ctrl-C. Not KeyboardInterrupt, which typer turns into a silent exit code 130."""
+    """Asked to stop. Not KeyboardInterrupt, which typer turns into a silent exit code 130."""
 
 
 def _stop(number: int, frame: object) -> None:
@@ -69,8 +69,8 @@ def main() -> None:
     """Entry point: runs a verb; an error is one sentence on standard error and exit code 2 (1: stopped, student failed)."""
     # A spinning OpenMP barrier slows a busy machine down many times over; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGINT, _stop)
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Ctrl-C, a scheduler, a closed terminal
+        signal.signal(number, _stop)
     try:
         app()
     except MsdError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from msd.errors import RunError
 from msd.files import ensure_writable, read_json, remove_leftovers, write_json
+from msd.owner import owned
 from msd.recipe import Recipe, validate
 
 RECIPE = "recipe.json"
@@ -46,6 +47,13 @@ class Run:
         if not isinstance(value, dict) or value.get("schema") != SCHEMA:
             raise RunError(f"{folder} was made by another version of msd; make it again in another --out.")
         return cls(folder, validate(value["recipe"]))
+
+    @contextmanager
+    def owned(self, what: str) -> Iterator[Run]:
+        """Work in the folder as its only owner, named `what` to others. Raises RunError naming one that works there."""
+        with owned(self.folder, what):
+            Run.at(self.recipe, self.folder)  # another command may have begun the run since this one looked
+            yield self
 
     def begin(self) -> None:
         """Bind the folder to the recipe, once all that the recipe asks for is known to be possible. Raises RunError."""

@@ -31,6 +31,7 @@ from msd.fleet.jobs import (
 from msd.fleet.local import available_bytes, num_fitting, run_jobs
 from msd.networks.facts import read_facts
 from msd.networks.folder import load_denoiser
+from msd.owner import owned
 from msd.recipe import DMSection, RegressionSection
 from msd.teachers.folder import Teacher
 from msd.training.bundle import Bundle
@@ -139,19 +140,18 @@ def test_stages_are_folded_each_from_the_bundle_before(teacher: Teacher, halves:
 
 
 def test_a_vanished_process_is_reported_as_failed(tmp_path: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    Status(state="running", pid=gone.pid).write(tmp_path)
+    Status(state="running").write(tmp_path)
     status = read_status(tmp_path)
     assert status.state == "failed"
     assert "ended without a word" in status.error
 
 
 def test_a_job_in_other_hands_is_left_alone(jobs: list[Job], folder: Path) -> None:
-    (folder / jobs[0].key).mkdir(parents=True)
-    Status(state="running", pid=os.getpid()).write(folder / jobs[0].key)
-    with pytest.raises(RunError, match=f"student-0 is already being trained by process {os.getpid()}"):
-        run_jobs(jobs[:1], folder, max_parallel=1)
+    with owned(folder / jobs[0].key, "torchrun"):
+        Status(state="running").write(folder / jobs[0].key)
+        assert read_status(folder / jobs[0].key).state == "running"
+        with pytest.raises(RunError, match=rf"student-0-.* is in use by torchrun \(process {os.getpid()}"):
+            run_jobs(jobs[:1], folder, max_parallel=1)
 
 
 def test_finished_jobs_are_not_run_again_but_damaged_ones_are(jobs: list[Job], folder: Path) -> None:

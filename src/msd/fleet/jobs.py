@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from msd.errors import MsdError, RunError, WeightsError
-from msd.files import is_alive, read_json, sha256_file, sha256_json, write_json
+from msd.files import read_json, sha256_file, sha256_json, write_json
+from msd.owner import owner_of, remove_gone
 from msd.recipe import STUDENT, Section
 
 SCHEMA = 2
@@ -178,7 +179,8 @@ def is_done(job: Job, folder: Path) -> bool:
 
 
 def tidy(folder: Path) -> None:
-    """Remove the checkpoints of a finished job, which a kill between its result and its end leaves behind."""
+    """Remove the checkpoints and the owner of a finished job, which a kill between its result and its end leaves behind."""
+    remove_gone(folder)
     for checkpoints in folder.glob(f"stages/*/{CHECKPOINTS}"):
         for path in [*checkpoints.glob("step-*.pt"), *checkpoints.glob("checkpoints.json")]:
             path.unlink(missing_ok=True)
@@ -204,7 +206,6 @@ class Status:
     steps_per_second: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)
     error: str = ""
-    pid: int = 0
     started: float = 0.0
     """Unix time at which the present (or last) process began to work."""
     updated: float = 0.0
@@ -229,7 +230,7 @@ def read_status(folder: Path) -> Status:
         status = Status(**read_json(path, what="a job's status"))
     except TypeError as error:
         raise RunError(f"{path} is not a job's status ({error}); remove it.") from error
-    if status.state == "running" and not is_alive(status.pid):
+    if status.state == "running" and owner_of(folder) is None:
         status.state, status.error = "failed", "its process ended without a word (killed, or out of memory)"
     return status
 

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from msd.errors import Interrupted, RunError, StudentFailed
+from msd.errors import Interrupted, StudentFailed
 from msd.fleet.jobs import LOG, STOPPED, Job, Status, is_done, read_result, read_status, tidy, write_status
 from msd.fleet.workers import LAUNCHER, Worker
+from msd.owner import owner_of, refusal
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 60.0
@@ -119,12 +120,8 @@ class _Runner:
 
     def _refuse_foreign(self) -> None:
         for job in self._waiting:
-            status = read_status(self._place(job))
-            if status.state == "running":
-                raise RunError(
-                    f"{job.name} is already being trained by process {status.pid}; "
-                    "wait for it (msd status), or end it first."
-                )
+            if (owner := owner_of(self._place(job))) is not None:
+                raise refusal(self._place(job), owner)
 
     def _width(self, job: Job) -> int:
         return self._room if job.resources.threads == 0 else 1
@@ -183,6 +180,8 @@ def _start(job: Job, place: Path) -> Worker:
 
 
 def _reason(place: Path, code: int) -> str:
+    if (owner := owner_of(place)) is not None:
+        return str(refusal(place, owner))
     status = read_status(place)
     if code == STOPPED:
         return "stopped by a signal"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from msd.fleet.jobs import Status, read_status
@@ -19,13 +19,17 @@ class StopRequested(Exception):
 class Progress:
     """Keeps `status.json` fresh: called with the number of finished steps of the job and the newest losses.
 
-    `stop` fills up with the signals that ask the worker to stop. Only the process that `writes` touches the file.
+    `stop` fills up with the signals that ask the worker to stop. Only the process that `writes` touches the file, and only
+    as long as `check` does not raise.
     """
 
-    def __init__(self, folder: Path, num_steps: int, stop: list[int], *, writes: bool = True):
+    def __init__(
+        self, folder: Path, num_steps: int, stop: list[int], check: Callable[[], None] = lambda: None, *, writes: bool = True
+    ):
         self.stop = stop
+        self._check = check
         self._folder, self._writes = folder, writes
-        self._status = Status(state="running", num_steps=num_steps, seconds=read_status(folder).seconds, pid=os.getpid())
+        self._status = Status(state="running", num_steps=num_steps, seconds=read_status(folder).seconds)
         self._status.started = time.time()
         self._base, self._begin, self._reported = self._status.seconds, time.perf_counter(), 0.0
         self._first: int | None = None
@@ -53,4 +57,5 @@ class Progress:
 
     def _write(self) -> None:
         if self._writes:
+            self._check()
             self._status.write(self._folder)

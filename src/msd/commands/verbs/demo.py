@@ -20,4 +20,5 @@ def demo(*, request: RunRequest = DEMO, output: Output) -> None:
     """
     from msd.commands.demo import demo as command
 
-    command(request.run(), output)
+    with request.run().owned("msd demo") as run:
+        command(run, output)

@@ -25,6 +25,7 @@ def distill(
     chosen = numbers(students, "--students") if students else None
     from msd.commands.distill import distill as command
 
-    summary = command(request.run(), output, chosen)
+    with request.run().owned("msd distill") as run:
+        summary = command(run, output, chosen)
     missing = ", ".join(map(str, summary["missing_students"]))
     output.result(summary, f"cohort: {summary['cohort']}" if not missing else f"still missing: students {missing}")

@@ -17,6 +17,7 @@ def pairs(*, request: RunRequest, output: Output) -> None:
     """
     from msd.commands.distill import make_pairs
 
-    report = make_pairs(request.run(), output)
+    with request.run().owned("msd pairs") as run:
+        report = make_pairs(run, output)
     counts = f"{len(report['made'])} shards made, {len(report['kept'])} kept"
     output.result(report, f"{report['num_pairs']} pairs in {report['folder']} ({counts})")

@@ -18,9 +18,9 @@ def partition(*, request: RunRequest, output: Output) -> None:
     from msd.commands.console import partition_table
     from msd.commands.distill import begin, partition_report, prepare
 
-    run = request.run()
-    planned, inputs = prepare(run)
-    begin(run, planned, inputs, output)
+    with request.run().owned("msd partition") as run:
+        planned, inputs = prepare(run)
+        begin(run, planned, inputs, output)
     report = partition_report(run, inputs)
     output.show(partition_table(report))
     output.result(report, f"saved as {run.partition}")

@@ -29,8 +29,8 @@ def pretrain(
         raise RecipeError(f"--network {network} is not known; choose teacher or features.")
     from msd.commands.pretrain import pretrain_features, pretrain_teacher
 
-    run = request.run()
-    facts = (pretrain_teacher if network == "teacher" else pretrain_features)(run, output)
+    with request.run().owned("msd pretrain") as run:
+        facts = (pretrain_teacher if network == "teacher" else pretrain_features)(run, output)
     quality = facts.get("quality", facts)
     shown = {key: quality[key] for key in ("frechet_distance", "label_accuracy", "held_out_accuracy") if key in quality}
     folder = run.teacher if network == "teacher" else run.folder / "features"

@@ -18,6 +18,6 @@ def report(*, run: RunArgument, out: Out = None, output: Output) -> None:
     from msd.commands.evaluate import make_report
     from msd.run import Run
 
-    opened = Run.open(run)
-    page = make_report(opened, output, folder=out or opened.report)
+    with Run.open(run).owned("msd report") as opened:
+        page = make_report(opened, output, folder=out or opened.report)
     output.result({"report": str(page)}, f"look at {page}")
