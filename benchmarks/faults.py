@@ -1,12 +1,13 @@
-"""Kill everything at random moments, run the same commands again, and compare with a run that was left alone.
+"""Stop everything at random moments, run the same commands again, and compare with a run that was left alone.
 
-    python benchmarks/faults.py --kills 20 --seed 0        # Linux; about a minute a kill on 2 CPU cores
-    python benchmarks/faults.py --kills 5 --set dm.num_updates=300 --set rows={}        # more of them in mid-training
+    python benchmarks/faults.py --stops 60 --seed 0        # Linux; about a minute a stop on 2 CPU cores
+    python benchmarks/faults.py --stops 5 --set dm.num_updates=300 --set rows={}        # more of them in mid-training
 
-From pretraining to the report of a small recipe. A kill is SIGKILL to the command and all its workers at one instant,
-uniformly over the undisturbed duration. Afterwards every weight, pair and score must be bit for bit the undisturbed ones,
-and neither a process, a temporary file nor a checkpoint may be left over. Prints a line a kill, then the count; exit code 1
-unless all held.
+From pretraining to the report of a small recipe, by each verb of its own. The moments are uniform over the undisturbed
+duration; the kinds take turns: SIGKILL to the command and all its workers at one instant, SIGKILL to the command alone,
+SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a closed terminal) to the command. After a stop no process may be left; after the same
+commands again every weight, pair and score must be bit for bit the undisturbed ones, and no temporary file, checkpoint or
+owner's mark be left over. Prints a line a stop, then the count; exit code 1 unless all held.
 """
 
 from __future__ import annotations
@@ -23,81 +24,95 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
+KINDS = ("SIGKILL to all", "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 QUALITY = ("frechet_distance", "kid", "precision", "recall", "label_accuracy", "per_part")
 
 
 def commands(folder: Path, recipe: list[str]) -> list[list[str]]:
     """`recipe` is its name and what is to be changed of it, as the verbs take them."""
     msd = [sys.executable, "-c", "from msd.cli import main; main()"]
-    teacher = folder / "pretrain" / "teacher"
+    teacher, run = folder / "pretrain" / "teacher", folder / "run"
+    with_teacher = [*recipe, "--set", f"teacher.source={teacher}", "--out", str(run)]
     return [
         [*msd, "pretrain", *recipe, "--out", str(folder / "pretrain")],
-        [*msd, "demo", *recipe, "--set", f"teacher.source={teacher}", "--out", str(folder / "run")],
+        [*msd, "pairs", *with_teacher],
+        [*msd, "distill", *with_teacher],
+        [*msd, "eval", str(run / "cohort"), "--out", str(folder / "eval.json")],
+        [*msd, "demo", *with_teacher],
+        [*msd, "report", str(run)],
     ]
-
-
-def command_line(number: int) -> list[str]:
-    """The words that a process was started with; none once it is gone, or a zombie."""
-    try:
-        return (Path("/proc") / str(number) / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-    except OSError:
-        return []
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Every process, except this one, whose command line names the folder or a place below it."""
-    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
-    places = (f"{folder}/", f"={folder}/")
-    return [
-        number
-        for number in numbers
-        if number != os.getpid() and any(place in f"{word}/" for word in command_line(number) for place in places)
-    ]
+    """Every process whose working directory is `folder`: the command, which is started there, and what it started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal() and (entry / "cwd").readlink() == folder:
+                found.append(int(entry.name))
+    return found
 
 
-def kill_all(folder: Path) -> None:
-    """SIGKILL to every process of the folder, again while one is left: a command may be starting a worker just now."""
-    while numbers := processes_of(folder):
-        for number in numbers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
-        time.sleep(0.01)
+def stop(folder: Path, command: subprocess.Popen[bytes], kind: str) -> int:
+    """Stop the command in one of the `KINDS` and wait until it has ended; returns its exit code."""
+    if kind == "SIGKILL to all":
+        while numbers := processes_of(folder):  # again while one is left: it may be starting a worker just now
+            for number in numbers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            time.sleep(0.01)
+    else:
+        command.send_signal(getattr(signal, kind))
+    return command.wait(120)
 
 
-def run(folder: Path, recipe: list[str], kill_after: float | None = None) -> str:
-    """Run all commands; with `kill_after` seconds, kill everything then. Returns what was being done at that moment."""
+def orphans(folder: Path) -> list[str]:
+    """Processes that are still there a moment after their command has ended."""
+    deadline = time.monotonic() + 5
+    while (numbers := processes_of(folder)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return [f"process {number}" for number in numbers]
+
+
+@dataclass
+class Outcome:
+    """What was being done when it was stopped, and what was wrong about the stop itself."""
+
+    doing: str = "nothing, it was over"
+    wrong: list[str] = field(default_factory=list)
+
+
+def run(folder: Path, recipe: list[str], stop_after: float | None = None, kind: str = "") -> Outcome:
+    """Run all commands; with `stop_after` seconds, stop the one that runs then, and run no other."""
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     with (folder / "log.txt").open("ab") as log:
         for command in commands(folder, recipe):
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder)
             while process.poll() is None:
-                if kill_after is not None and time.monotonic() - begin >= kill_after:
-                    doing = at_work(folder)
-                    kill_all(folder)
-                    process.wait()
-                    return doing
+                if stop_after is not None and time.monotonic() - begin >= stop_after:
+                    doing = f"{command[3]}, {at_work(folder)}"
+                    code = stop(folder, process, kind)
+                    promised = {0, -signal.SIGKILL} if "KILL" in kind else {0, 1}
+                    wrong = [] if code in promised else [f"exit code {code}"]
+                    return Outcome(doing, [*wrong, *orphans(folder)])
                 time.sleep(0.005)
             if process.returncode != 0:
                 raise SystemExit(f"{' '.join(command[3:])} ended with code {process.returncode}; see {folder / 'log.txt'}")
-    return "nothing, it was over"
+    return Outcome()
 
 
 def at_work(folder: Path) -> str:
-    """The jobs whose workers are there, and how far they say they are, for people."""
+    """The jobs that are being done, and how far they say they are, for people."""
     found = []
-    for number in processes_of(folder):
-        words = command_line(number)
-        if "msd.fleet.worker" in words:
-            place = Path(words[-1])
-            try:
-                value = json.loads((place / "status.json").read_text())
-            except (OSError, ValueError):
-                continue
+    for place in folder.glob("*/jobs/*/owner.json"):
+        with contextlib.suppress(OSError, ValueError):
+            value = json.loads((place.parent / "status.json").read_text())
             began = f"{value['step']} of {value['num_steps']}" if value["state"] == "running" else "starting"
-            found.append(f"{place.name}: {began}")
+            found.append(f"{place.parent.name}: {began}")
     return ", ".join(sorted(found)) or "the command alone"
 
 
@@ -107,19 +122,21 @@ def content(folder: Path) -> dict[str, str]:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*.safetensors"))
     }
-    rows = json.loads((folder / "run" / "report" / "metrics.json").read_text())["rows"]
-    return found | {f"scores of {name}": json.dumps([row[key] for key in QUALITY]) for name, row in rows.items()}
+    for place in (folder / "run" / "report" / "metrics.json", folder / "eval.json"):
+        rows = json.loads(place.read_text())["rows"]
+        found |= {f"{place.name} {name}": json.dumps([row[key] for key in QUALITY]) for name, row in rows.items()}
+    return found
 
 
 def leftovers(folder: Path) -> list[str]:
     hidden = [str(path.relative_to(folder)) for path in folder.rglob(".*")]
-    checkpoints = [str(path.relative_to(folder)) for path in folder.rglob("checkpoints*")]
-    return [*hidden, *checkpoints, *(f"process {number}" for number in processes_of(folder))]
+    named = [str(path.relative_to(folder)) for name in ("checkpoints*", "owner.json") for path in folder.rglob(name)]
+    return [*hidden, *named, *orphans(folder)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--stops", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--recipe", default="smoke")
     parser.add_argument("--out", type=Path, help="keep everything here (a temporary folder by default)")
@@ -133,21 +150,20 @@ def main() -> None:
     expected = content(out / "whole")
     print(f"undisturbed: {duration:.0f} s, {len(expected)} things to compare", flush=True)
     moments, held = random.Random(options.seed), 0
-    for number in range(options.kills):
-        folder, moment = out / f"kill-{number}", moments.uniform(0, duration)
-        doing = run(folder, recipe, kill_after=moment)
+    for number in range(options.stops):
+        folder, moment, kind = out / f"stop-{number}", moments.uniform(0, duration), KINDS[number % len(KINDS)]
+        outcome = run(folder, recipe, stop_after=moment, kind=kind)
         run(folder, recipe)
         found = content(folder)
         differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-        left = leftovers(folder)
-        good = not differing and not left
-        held += good
-        verdict = "identical" if good else f"DIFFERS {differing[:3]} LEFT {left[:3]}"
-        print(f"kill {number + 1:2} after {moment:5.1f} s ({doing}): {verdict}", flush=True)
-        if good and options.out is None:
+        wrong = [*outcome.wrong, *(f"{key} differs" for key in differing), *(f"{one} is left" for one in leftovers(folder))]
+        held += not wrong
+        verdict = f"WRONG: {', '.join(wrong[:4])}" if wrong else "identical"
+        print(f"{number + 1:2} {kind} after {moment:5.1f} s ({outcome.doing}): {verdict}", flush=True)
+        if not wrong and options.out is None:
             shutil.rmtree(folder)
-    print(f"{held} of {options.kills} bit-identical with nothing left over")
-    sys.exit(held < options.kills)
+    print(f"{held} of {options.stops} bit-identical with nothing left over")
+    sys.exit(held < options.stops)
 
 
 if __name__ == "__main__":

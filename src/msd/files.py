@@ -20,20 +20,72 @@ from typing import Any
 
 from msd.errors import MsdError, RunError
 
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust put the system's error number into a message."""
+
+
+def system_error(error: BaseException | None) -> int | None:
+    """The system's error number behind an exception, also where a library wrapped it; None where there is none."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno
+        if match := _SYSTEM_ERROR.search(str(error)):
+            return int(match[1])
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def write_error(path: Path, error: Exception, num_bytes: int = 0) -> RunError:
+    """The sentence for a failed writing of `path`, which wanted `num_bytes`. What was there before is still there."""
+    code = system_error(error)
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return RunError(
+            f"the disk is full: {path} needs at least {num_bytes:,} bytes and {_free_bytes(path):,} are free; "
+            "free some space, and the same command goes on."
+        )
+    if code == errno.EFBIG:
+        return RunError(
+            f"{path} needs at least {num_bytes:,} bytes, more than a file may have here; raise the limit (ulimit -f), "
+            "and the same command goes on."
+        )
+    reason = os.strerror(code) if code else str(error)
+    return RunError(f"{path} cannot be written ({reason}); choose another place with --out.")
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def _translating(path: Path, temporary: Path, num_bytes: int = 0) -> Iterator[None]:
+    """Turn what the system says against writing `temporary` into a sentence about `path`; other errors pass."""
+    try:
+        yield
+    except MsdError:
+        raise
+    except Exception as error:
+        if system_error(error) is None:
+            raise
+        raise write_error(path, error, max(num_bytes, _size(temporary))) from error
+
+
+def _size(path: Path) -> int:
+    return sum(one.stat().st_size for one in (path, *path.rglob("*")) if one.is_file())
+
+
+def _free_bytes(path: Path) -> int:
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    return shutil.disk_usage(existing).free
+
+
+@contextmanager
+def replacing(path: Path, num_bytes: int = 0) -> Iterator[Path]:
     """Yield a temporary file name beside `path`; rename it onto `path` if the block succeeds, remove it if not.
 
-    Raises RunError when the folder cannot be written.
+    Raises RunError when it cannot be written, saying how many bytes were wanted: `num_bytes`, or what was written of them.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror or error}); choose another place with --out.") from error
+        with _translating(path, temporary, num_bytes):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
 
@@ -51,17 +103,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file where a folder is to be written; choose another place with --out.")
     try:
-        _restore_orphan(path)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        if not path.exists():
-            os.replace(temporary, path)
-        elif not exchange(temporary, path):
-            os.replace(path, retired)
-            os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror or error}); choose another place with --out.") from error
+        with _translating(path, temporary):
+            _restore_orphan(path)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            if not path.exists():
+                os.replace(temporary, path)
+            elif not exchange(temporary, path):
+                os.replace(path, retired)
+                os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # what was begun, or, exchanged, the old one
         if retired.exists() and not path.exists():
@@ -147,14 +198,13 @@ def ensure_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written ({error.strerror or error}); choose another place with --out."
-        ) from error
+        raise write_error(folder / probe.name, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    content = text.encode()
+    with replacing(path, len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:

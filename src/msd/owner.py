@@ -25,6 +25,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from msd.errors import RunError
+from msd.files import write_error
 
 OWNER = "owner.json"
 RENEW_SECONDS = 15.0
@@ -122,9 +123,7 @@ def owned(folder: Path, what: str) -> Iterator[Held]:
         place.mkdir(parents=True, exist_ok=True)
         owner = _take(place, Owner.here(what))
     except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written ({error.strerror or error}); choose another place with --out."
-        ) from error
+        raise write_error(folder / OWNER, error, 500) from error
     held = _held[place] = Held(place, owner)
     try:
         yield held

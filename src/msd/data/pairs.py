@@ -166,8 +166,9 @@ def _make_shard(solve: Solve, noise_shape: tuple[int, ...], path: Path, plan: Pa
             f"{int((~samples.flatten(1).isfinite().all(1)).sum())} samples of {path.name} are not finite; check the teacher "
             "and pairs.solver (more steps, a narrower range of noise)."
         )
-    with replacing(path) as temporary:
-        save_file({"noise": noise, "keys": keys, "samples": samples}, temporary)
+    tensors = {"noise": noise, "keys": keys, "samples": samples}
+    with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
+        save_file(tensors, temporary)
 
 
 def load_pairs(folder: Path) -> PairSet:

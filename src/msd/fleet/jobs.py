@@ -19,6 +19,8 @@ SCHEMA = 2
 JOB, RESULT, STATUS, LOG = "job.json", "result.json", "status.json", "log.txt"
 BUNDLE, CHECKPOINTS = "bundle.safetensors", "checkpoints"
 State = Literal["waiting", "running", "done", "failed", "stopped"]
+LAST_WORDS = "MSD_LAST_WORDS"
+"""Variable with the number of a pipe: where a worker says why it failed, as a full disk may take nothing more."""
 STOPPED = 3
 """Exit code of a worker that was asked to stop and saved its state."""
 

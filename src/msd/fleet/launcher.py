@@ -19,7 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from msd.fleet.jobs import LOG
+from msd.files import write_error
+from msd.fleet.jobs import LAST_WORDS, LOG
 
 FORKS = sys.platform == "linux"
 POLL_SECONDS = 0.05
@@ -48,7 +49,7 @@ def main() -> None:
 
 def serve(requests: int, answers: TextIO) -> None:
     """Start a worker for each line that comes in, and say which process it is and how each ends, until the input ends."""
-    workers, received = set[int](), b""
+    workers, received = dict[int, int](), b""
     try:
         while True:
             readable, _, _ = select.select([requests], [], [], POLL_SECONDS if workers else None)
@@ -59,14 +60,14 @@ def serve(requests: int, answers: TextIO) -> None:
                 *lines, received = (received + piece).split(b"\n")
                 for line in lines:
                     request = json.loads(line)
-                    number = start(request)
-                    workers.add(number)
+                    number, words = start(request)
+                    workers[number] = words
                     _answer(answers, {"token": request["token"], "pid": number})
             for number in list(workers):
                 ended, status = os.waitpid(number, os.WNOHANG)
                 if ended:
-                    workers.discard(number)
-                    _answer(answers, {"pid": number, "code": os.waitstatus_to_exitcode(status)})
+                    words = _read_all(workers.pop(number))
+                    _answer(answers, {"pid": number, "code": os.waitstatus_to_exitcode(status), "words": words})
     except BrokenPipeError:
         return  # the command is gone
     finally:
@@ -77,26 +78,34 @@ def serve(requests: int, answers: TextIO) -> None:
             os.waitpid(number, 0)
 
 
-def start(request: dict[str, Any]) -> int:
-    """A process for the job in `request["folder"]`: its number. Forked with all that workers import, where that is safe."""
+def start(request: dict[str, Any]) -> tuple[int, int]:
+    """A process for the job in `request["folder"]`: its number, and where its last words can be read.
+
+    Forked with all that workers import, where that is safe.
+    """
     forked = FORKS and request["fork"]
     if forked:
         for name in IMPORTED:
             importlib.import_module(name)
+    reading, writing = os.pipe()
     launcher, number = os.getpid(), os.fork()
     if number == 0:
         try:
-            _become_worker(request, launcher, forked)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
+            _become_worker(request, launcher, forked, writing)
+        except OSError as error:
+            os.write(writing, str(write_error(Path(request["folder"]) / LOG, error)).encode())
         finally:
-            os._exit(1)
-    return number
+            os._exit(2)
+    os.close(writing)
+    return number, reading
 
 
-def _become_worker(request: dict[str, Any], launcher: int, forked: bool) -> NoReturn:
+def _read_all(pipe: int) -> str:
+    with os.fdopen(pipe, "rb") as stream:
+        return stream.read().decode(errors="replace")
+
+
+def _become_worker(request: dict[str, Any], launcher: int, forked: bool, words: int) -> NoReturn:
     _end_with_parent(launcher)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
@@ -104,6 +113,8 @@ def _become_worker(request: dict[str, Any], launcher: int, forked: bool) -> NoRe
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    os.set_inheritable(words, True)
+    os.environ[LAST_WORDS] = str(words)
     log = os.open(folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, nothing), (1, log), (2, log)):

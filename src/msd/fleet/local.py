@@ -21,6 +21,9 @@ WORKER_BYTES = 800 * 2**20
 COPIES = 10
 """Teacher, student, critic, average, and two Adam moments and a gradient for the two that are trained."""
 
+KILLED = "its process was killed, as the system does when memory runs out; try fewer at once (--set fleet.max_parallel=1)"
+ENDED = "its process ended with code"
+
 OnChange = Callable[[dict[str, Status]], None]
 
 
@@ -98,7 +101,7 @@ class _Runner:
             raise Interrupted("stopped; every student is saved, and the same command again goes on from there.") from None
         self._report()
         if self._failed:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in self._failed.items())
+            reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in self._failed.items())
             raise StudentFailed(
                 f"{len(self._failed)} of {len(self._jobs)} jobs failed ({reasons}); the same command again retries them."
             )
@@ -143,7 +146,7 @@ class _Runner:
             if code == 0:
                 self._done.add(key)
             else:
-                self._failed[job.name] = _reason(self._place(job), code)
+                self._failed[job.name] = _reason(self._place(job), worker)
                 self._give_up_on(job)
 
     def _give_up_on(self, failed: Job) -> None:
@@ -179,14 +182,16 @@ def _start(job: Job, place: Path) -> Worker:
     return LAUNCHER.start(place, environment, fork=job.resources.device == "cpu")
 
 
-def _reason(place: Path, code: int) -> str:
+def _reason(place: Path, worker: Worker) -> str:
     if (owner := owner_of(place)) is not None:
         return str(refusal(place, owner))
     status = read_status(place)
-    if code == STOPPED:
+    if worker.code == STOPPED:
         return "stopped by a signal"
-    if status.state != "failed":
+    if worker.words or worker.code == -signal.SIGKILL or status.state != "failed":
         status.state = "failed"
-        status.error = f"its process ended with code {code} (see {place / LOG})"
+        status.error = worker.words or (
+            KILLED if worker.code == -signal.SIGKILL else f"{ENDED} {worker.code} (see {place / LOG})"
+        )
         write_status(status, place)
     return status.error

@@ -6,17 +6,21 @@ By people only under torchrun, for several processes that share each batch:
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from msd.errors import MsdError
+from msd.errors import MsdError, RunError
 from msd.files import remove_leftovers
-from msd.fleet.jobs import LOG, STOPPED, Job, PairsTask, State, read_status
+from msd.fleet.jobs import LAST_WORDS, LOG, STOPPED, Job, PairsTask, State, read_status, write_status
 from msd.fleet.local import num_cores
 from msd.fleet.progress import Progress, StopRequested
 from msd.owner import owned
 from msd.training.interrupts import stop_requests
+
+OUT_OF_MEMORY = "memory ran out; lower the batch size, or train fewer at once (--set fleet.max_parallel=1)."
 
 
 def work(folder: Path, stop: list[int], check: Callable[[], None]) -> None:
@@ -60,16 +64,24 @@ def _try(folder: Path, check: Callable[[], None]) -> int:
         return _finish(folder, "stopped", "", STOPPED)
     except MsdError as error:
         return _finish(folder, "failed", str(error), _say(error))
+    except MemoryError:
+        return _finish(folder, "failed", OUT_OF_MEMORY, _say(RunError(OUT_OF_MEMORY)))
     except Exception as error:
         import traceback
 
         traceback.print_exc()  # goes to the job's log
-        return _finish(folder, "failed", f"{type(error).__name__}: {error} (see {folder / LOG})", 1)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return _finish(folder, "failed", f"{reason} (see {folder / LOG})", 1)
     return 0
 
 
 def _say(error: MsdError) -> int:
-    sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    """Into the job's log, and to the command: what the log and the status cannot hold is not lost."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.stderr.flush()
+    if pipe := os.environ.get(LAST_WORDS):
+        os.write(int(pipe), str(error).encode())
     return error.exit_code
 
 
@@ -79,7 +91,7 @@ def _finish(folder: Path, state: State, error: str, code: int) -> int:
     if is_main_process():
         status = read_status(folder)
         status.state, status.error = state, error
-        status.write(folder)
+        write_status(status, folder)
     return code
 
 

@@ -28,6 +28,8 @@ class Worker:
 
     pid: int
     code: int | None = None
+    words: str = ""
+    """What it said last of why it failed."""
     _launcher: Launcher | None = field(default=None, repr=False)
 
     def poll(self) -> int | None:
@@ -116,7 +118,8 @@ class Launcher:
     def _hear(self, said: dict[str, Any]) -> None:
         number = said["pid"]
         if "code" in said:
-            self._workers.pop(number).code = said["code"]
+            worker = self._workers.pop(number)
+            worker.code, worker.words = said["code"], said["words"]
         else:
             worker = self._workers[number] = Worker(number, _launcher=self)
             self._started[said["token"]] = number

@@ -16,6 +16,14 @@ KEEP = 2
 INDEX = "checkpoints.json"
 
 
+def num_bytes(value: Any) -> int:
+    """Size of all tensors in nested dictionaries and lists."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return sum(num_bytes(one) for one in values)
+
+
 def refuse_non_finite(stage: Stage, step: int) -> None:
     """Raises TrainingError when a weight is not a finite number: nothing of that kind is ever saved."""
     for name, role in stage.roles.items():
@@ -50,8 +58,9 @@ class Checkpoints:
             "roles": {name: role.state_dict() for name, role in stage.roles.items()},
             "stage": stage.state_dict(),
         }
-        with replacing(path) as temporary:
-            torch.save(state, temporary)
+        # Into a stream: given a name, torch does not tell a full disk from other errors.
+        with replacing(path, num_bytes(state)) as temporary, temporary.open("wb") as stream:
+            torch.save(state, stream)
         entries = [entry for entry in self._index() if entry["file"] != path.name]
         entries.append({"file": path.name, "step": step, "sha256": sha256_file(path)})
         write_json(self.folder / INDEX, entries[-KEEP:])

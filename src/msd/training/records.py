@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msd.files import write_text
+from msd.files import write_error, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,10 +41,15 @@ class RecordFile:
 
         values = [value.float() for _, record in self._waiting for value in record.values()]
         numbers = iter(torch.stack(values).tolist() if values else ())
-        with self.path.open("a", encoding="utf-8") as stream:
-            for step, record in self._waiting:
-                self.last = {name: float(f"{next(numbers):.6g}") for name in record}
-                stream.write(json.dumps({"step": step, **self.last}) + "\n")
+        lines = []
+        for step, record in self._waiting:
+            self.last = {name: float(f"{next(numbers):.6g}") for name in record}
+            lines.append(json.dumps({"step": step, **self.last}) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write("".join(lines))
+        except OSError as error:
+            raise write_error(self.path, error, sum(map(len, lines))) from error
         self._waiting.clear()
 
 
