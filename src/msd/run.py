@@ -67,6 +67,11 @@ class Run:
         return self.folder / "teacher"
 
     @property
+    def features(self) -> Path:
+        """A feature network trained in this run."""
+        return self.folder / "features"
+
+    @property
     def plan(self) -> Path:
         return self.folder / "plan.json"
 
@@ -79,9 +84,18 @@ class Run:
     def cohort(self) -> Path:
         return self.folder / "cohort"
 
+    @property
+    def rows(self) -> Path:
+        return self.folder / "rows"
+
     def row(self, name: str) -> Path:
         """The cohort of a row that is not the main one."""
-        return self.folder / "rows" / name
+        return self.rows / name
+
+    @property
+    def evaluations(self) -> Path:
+        """What was measured, each measurement known by its content."""
+        return self.folder / "evaluations"
 
     @property
     def report(self) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 from msd.cohort.manifest import Manifest, assemble
 from msd.commands.console import Output, describe
+from msd.commands.targets import check_results
 from msd.conditions.partition import Partition
 from msd.errors import RecipeError, RunError
 from msd.files import write_json
@@ -23,7 +24,9 @@ def prepare(run: Run) -> tuple[Plan, Inputs]:
     """The run's plan. Nothing is written before all that the recipe asks for is known to be possible."""
     Engine.on(run.recipe.device)
     inputs = read_inputs(run.recipe)
-    return plan(run.recipe, inputs), inputs
+    planned = plan(run.recipe, inputs)
+    check_results(run)
+    return planned, inputs
 
 
 def begin(run: Run, planned: Plan, inputs: Inputs, output: Output) -> None:

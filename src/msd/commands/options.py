@@ -68,10 +68,13 @@ class RunRequest(RecipeRequest):
 
     def run(self) -> Run:
         """By default in the folder runs/NAME. Writes nothing yet. Raises MsdError."""
+        from msd.commands.targets import check_run
         from msd.run import Run
 
         recipe = self.load()
-        return Run.at(recipe, self.out or Path("runs") / recipe.name)
+        folder = self.out or Path("runs") / recipe.name
+        check_run(folder)
+        return Run.at(recipe, folder)
 
 
 @dataclass(frozen=True, kw_only=True)

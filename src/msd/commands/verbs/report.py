@@ -15,9 +15,13 @@ def report(*, run: RunArgument, out: Out = None, output: Output) -> None:
 
     Example: msd report runs/demo
     """
-    from msd.commands.evaluate import make_report
+    from msd.commands.targets import check_report
     from msd.run import Run
 
     opened = Run.open(run)
-    page = make_report(opened, output, folder=out or opened.report)
+    folder = out or opened.report
+    check_report(folder, opened)
+    from msd.commands.evaluate import make_report
+
+    page = make_report(opened, output, folder=folder)
     output.result({"report": str(page)}, f"look at {page}")
