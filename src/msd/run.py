@@ -13,7 +13,7 @@ from msd.errors import RunError
 from msd.files import ensure_writable, read_json, remove_leftovers, write_json
 from msd.recipe import Recipe, validate
 
-RECIPE = "recipe.json"
+RECIPE, COHORT, ROWS, EVALUATIONS = "recipe.json", "cohort", "rows", "evaluations"
 SCHEMA = 2
 
 
@@ -82,11 +82,11 @@ class Run:
 
     @property
     def cohort(self) -> Path:
-        return self.folder / "cohort"
+        return self.folder / COHORT
 
     @property
     def rows(self) -> Path:
-        return self.folder / "rows"
+        return self.folder / ROWS
 
     def row(self, name: str) -> Path:
         """The cohort of a row that is not the main one."""
@@ -95,7 +95,7 @@ class Run:
     @property
     def evaluations(self) -> Path:
         """What was measured, each measurement known by its content."""
-        return self.folder / "evaluations"
+        return self.folder / EVALUATIONS
 
     @property
     def report(self) -> Path:

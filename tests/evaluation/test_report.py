@@ -98,7 +98,6 @@ def synthetic_inputs() -> ReportInputs:
         curves=synthetic_curves(),
         grids={name: torch.rand(4 * 3, 1, 8, 8, generator=generator) * 2 - 1 for name in NAMES},
         num_grid_columns=3,
-        timings={"train": 61.0},
         versions={"torch": "2.9.0"},
     )
 

@@ -115,7 +115,7 @@ def test_the_console_says_the_ratios(capsys):
         "distance of parts over other (equal total images): 1.08",
         "distance of parts over slow: 2.17",
         "speed of parts over slow, batch 2: 33.8",
-        "wall time 240 s, of which the students of parts 70 s",
+        "of the training, the students of parts: 70 s",
     ):
         assert words in said.err, words
     assert "FD-cats on 1000 samples; latency on cpu with 2 CPU threads" in said.out

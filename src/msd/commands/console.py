@@ -153,9 +153,11 @@ def show_metrics(metrics: Mapping[str, Any], output: Output) -> None:
     output.show(metrics_table(metrics, f"{main['provenance']['metric']} on {main['num_samples']} samples; {clock}"))
     floors = ", ".join(f"{value:.2f} at {size}" for size, value in metrics["floor"].items())
     output.say(f"floor (real images redrawn, against themselves): {floors}")
-    if head["wall_seconds"] is not None:
-        students = head["training_wall_seconds"] or 0
-        output.say(f"wall time {head['wall_seconds']:.0f} s, of which the students of {head['main']} {students:.0f} s")
+    if head["seconds"]:
+        pieces = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in head["seconds"].items())
+        output.say(f"time by the clock, when it was done: {pieces}")
+    if head["training_wall_seconds"] is not None:
+        output.say(f"of the training, the students of {head['main']}: {head['training_wall_seconds']:.0f} s")
     for line in head["baselines"]:
         if line["ratio"] is not None:
             held = f" ({words})" if (words := equality(line)) else ""

@@ -43,8 +43,6 @@ class ReportInputs:
     grids: dict[str, Tensor]
     """Images `[num_labels * num_grid_columns, C, H, W]` of each row, a line of them per class, all from the same noise."""
     num_grid_columns: int
-    timings: dict[str, float]
-    """Seconds per piece of work."""
     versions: dict[str, str]
 
 
@@ -105,7 +103,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "memorisation": {name: row["memorisation"] for name, row in rows.items() if row.get("memorisation")},
         "recipe": _yaml(inputs.recipe),
         "targets": _yaml(metrics["targets"]) if metrics.get("targets") else None,
-        "timings": [(name, _duration(seconds)) for name, seconds in inputs.timings.items()],
+        "timings": [(name, _duration(seconds)) for name, seconds in (metrics.get("seconds") or {}).items()],
         "versions": inputs.versions,
         "provenances": [_yaml(provenance) for provenance in provenances],
     }

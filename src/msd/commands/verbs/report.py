@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def report(*, run: RunArgument, out: Out = None, output: Output) -> None:
-    """Write a run's page (report/index.html) from its last evaluation, or measure it first.
+    """Write a run's page (report/index.html) from its last evaluation; what changed since then is measured first.
 
     Example: msd report runs/demo
     """
@@ -21,7 +21,7 @@ def report(*, run: RunArgument, out: Out = None, output: Output) -> None:
     opened = Run.open(run)
     folder = out or opened.report
     check_report(folder, opened)
-    from msd.commands.evaluate import make_report
+    from msd.commands.report import report as command
 
-    page = make_report(opened, output, folder=folder)
+    page = command(opened, folder, output)
     output.result({"report": str(page)}, f"look at {page}")
