@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from msd.commands.console import Output, metrics_table, show_metrics
+from msd.commands.console import Output, show_metrics
+from msd.commands.tables import metrics_table
 from msd.errors import RunError
 from msd.evaluation.results import batch_sizes, description, equality, headline, latencies, read_metrics
 
@@ -98,7 +99,7 @@ def test_metrics_of_another_schema_are_refused(tmp_path):
 
 
 def test_the_console_shows_every_row_and_every_size_of_request():
-    table = metrics_table(metrics(), "title")
+    table = metrics_table(metrics(), "title", 200)
     assert [column.header for column in table.columns][-2:] == ["ms \u00d72", "ms \u00d732"]
     stream = io.StringIO()
     Console(file=stream, width=200).print(table)

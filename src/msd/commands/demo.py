@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from msd.commands.console import Output, partition_table, show_metrics
+from msd.commands.console import Output, show_metrics
 from msd.commands.distill import assemble_row, begin, partition_report, prepare, train
 from msd.commands.evaluate import evaluate_run, table_of
 from msd.commands.report import make_report
+from msd.commands.tables import partition_table
 from msd.files import write_json
 from msd.run import Run
 
@@ -20,7 +21,7 @@ def demo(run: Run, output: Output) -> dict[str, Any]:
     """
     planned, inputs = prepare(run)
     begin(run, planned, inputs, output)
-    output.show(partition_table(partition_report(run, inputs)))
+    output.show(partition_table(partition_report(run, inputs), output.width))
     train(run, planned.jobs, inputs, output, "training")
     for row in planned.rows:
         assemble_row(run, row)
@@ -30,5 +31,5 @@ def demo(run: Run, output: Output) -> dict[str, Any]:
     write_json(run.metrics, metrics)
     page = make_report(run, table, metrics, run.report)
     show_metrics(metrics, output)
-    output.result(metrics, f"\nlook at {page}")
+    output.result(metrics, f"look at {page}")
     return metrics

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from msd.cohort.manifest import Manifest, assemble
-from msd.commands.console import Output, describe
+from msd.commands.console import Output
+from msd.commands.tables import describe
 from msd.commands.targets import check_results
 from msd.conditions.partition import Partition
 from msd.errors import RecipeError, RunError

@@ -30,7 +30,7 @@ SECONDS_A_CELL = 1.5
 
 def machine(device: str = "cpu") -> str:
     """What a time was taken on, in words: system, processor and cores, and the GPU where it is one's work."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = os.cpu_count() or 1
     words = f"{platform.system()} {platform.machine()}, {_processor()}, {cores} core{'' if cores == 1 else 's'}"
     if torch.device(device).type == "cuda":
         words += f", {torch.cuda.get_device_name(device)}"
@@ -111,6 +111,7 @@ def measure_peak_memory(folder: Path, solver: Solver | None, batch: int, threads
     command = [sys.executable, "-m", memory_probe.__name__, str(folder), method, str(num_steps), str(batch)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
-        raise RunError(f"the memory probe failed ({done.stderr.strip().splitlines()[-1:]}); run again with --debug.")
+        reason = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
+        raise RunError(f"peak memory cannot be measured ({reason}); free some memory, and run the same command again.")
     value: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return value["mib"]
