@@ -74,13 +74,14 @@ def test_the_demo_again_trains_nothing(run: Path) -> None:
 
 
 def test_the_demo_again_measures_nothing_and_tells_the_same_times(run: Path) -> None:
-    kept = sorted((run / "evaluations").iterdir())
+    kept = [*sorted((run / "evaluations").iterdir()), run / "report" / "index.html"]
     before = [path.stat().st_mtime_ns for path in kept]
     metrics, timings = (run / "report" / "metrics.json").read_bytes(), (run / "timings.json").read_bytes()
     value = json.loads(msd("demo", "smoke", "--out", run, "--json").stdout)
     assert (run / "report" / "metrics.json").read_bytes() == metrics
     assert (run / "timings.json").read_bytes() == timings
-    assert [path.stat().st_mtime_ns for path in sorted((run / "evaluations").iterdir())] == before
+    assert len(list((run / "evaluations").iterdir())) == len(kept) - 1
+    assert [path.stat().st_mtime_ns for path in kept] == before
     assert value["seconds"].keys() == {"training", "evaluation"}
     assert value["wall_seconds"] == pytest.approx(sum(value["seconds"].values()), abs=0.1)
 
@@ -110,11 +111,15 @@ def test_eval_and_report_stand_alone(run: Path) -> None:
     assert value["rows"].keys() == {"teacher-heun18", "cohort"}
     reported = json.loads((run / "report" / "metrics.json").read_text())["rows"]["cohort"]
     assert value["rows"]["cohort"]["frechet_distance"] == pytest.approx(reported["frechet_distance"], rel=1e-3)
-    (run / "report" / "index.html").unlink()
+    page = (run / "report" / "index.html").read_text()
+    (run / "report" / "index.html").write_text("damaged")
     (run / "report" / "notes.txt").write_text("mine")
-    msd("report", run)
+    metrics = (run / "report" / "metrics.json").read_bytes()
+    (run / "report" / "metrics.json").write_text("{")
+    assert "it is made again from what is kept" in msd("report", run).stderr
+    assert (run / "report" / "metrics.json").read_bytes() == metrics
     assert (run / "report" / "notes.txt").read_text() == "mine"
-    assert (run / "report" / "index.html").exists()
+    assert (run / "report" / "index.html").read_text() == page
 
 
 def test_partition_pairs_and_distill_one_by_one(tmp_path: Path) -> None:

@@ -105,6 +105,15 @@ def test_a_folder_with_hidden_files_only_may_become_a_run(tmp_path: Path) -> Non
     assert (tmp_path / "recipe.json").exists()
 
 
+def test_a_run_that_lost_its_recipe_is_still_a_run(tmp_path: Path) -> None:
+    msd("partition", "smoke", "--out", tmp_path / "run")
+    (tmp_path / "run" / "recipe.json").unlink()
+    assert "no run's folder" in fails("partition", "smoke", "--out", tmp_path / "run")
+    (tmp_path / "run" / "jobs").mkdir()
+    msd("partition", "smoke", "--out", tmp_path / "run")
+    assert (tmp_path / "run" / "recipe.json").exists()
+
+
 @pytest.mark.parametrize("name", ["cohort", "report", "rows", "jobs", "evaluations"])
 def test_what_cannot_be_written_at_the_end_is_said_at_the_beginning(name: str, tmp_path: Path) -> None:
     msd("partition", "smoke", "--out", tmp_path / "run")

@@ -39,6 +39,7 @@ def metrics() -> dict[str, Any]:
         "device": "cpu",
         "latency_threads": 2,
         "floor": {"1000": 0.7},
+        "seconds": {"training": 200.0, "evaluation": 40.0},
         "wall_seconds": 240.0,
         "routing_ms": {"2": 0.016, "999": 1.0},
         "reference": "slow",
@@ -116,6 +117,7 @@ def test_the_console_says_the_ratios(capsys):
         "distance of parts over other (equal total images): 1.08",
         "distance of parts over slow: 2.17",
         "speed of parts over slow, batch 2: 33.8",
+        "time by the clock, when it was done: training 200 s, evaluation 40 s",
         "of the training, the students of parts: 70 s",
     ):
         assert words in said.err, words

@@ -28,8 +28,8 @@ def demo(run: Run, output: Output) -> dict[str, Any]:
 
     table = table_of(run)
     metrics = evaluate_run(run, table, output)
-    write_json(run.metrics, metrics)
-    page = make_report(run, table, metrics, run.report)
+    write_json(run.metrics, metrics)  # so that they are there, whatever becomes of the page
+    page = make_report(run, table, metrics, run.report, output)
     show_metrics(metrics, output)
     output.result(metrics, f"look at {page}")
     return metrics

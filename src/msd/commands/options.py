@@ -73,9 +73,9 @@ class RunRequest(RecipeRequest):
         from msd.run import Run
 
         recipe = self.load()
-        folder = self.out or Path("runs") / recipe.name
-        check_run(folder)
-        return Run.at(recipe, folder)
+        run = Run.at(recipe, self.out or Path("runs") / recipe.name)
+        check_run(run)
+        return run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,12 @@ from msd.commands.console import Output
 from msd.commands.evaluate import Table, evaluate_run, kept_keys, table_of
 from msd.diffusion.draw import derived_seed, image_noise
 from msd.errors import MsdError
+from msd.evaluation.kept import Kept, Measurement
 from msd.evaluation.pictures import Curve
-from msd.evaluation.report import ReportInputs, write_report
+from msd.evaluation.report import METRICS, PAGE, TEMPLATE, ReportInputs, write_report
 from msd.evaluation.results import read_metrics
-from msd.files import read_json
-from msd.fleet.plan import StoredPlan
+from msd.files import read_json, sha256_file, sha256_json, write_json
+from msd.fleet.plan import StoredPlan, StoredRow
 from msd.run import Run
 from msd.training.records import read_records
 
@@ -29,21 +30,28 @@ NUM_GRID_COLUMNS = 6
 def report(run: Run, folder: Path, output: Output) -> Path:
     """The page of the run's last evaluation; what changed since then, or was never measured, is measured first."""
     table = table_of(run)
-    return make_report(run, table, last_metrics(run, table, output), folder)
+    return make_report(run, table, last_metrics(run, table, output), folder, output)
 
 
-def make_report(run: Run, table: Table, metrics: dict[str, Any], folder: Path) -> Path:
-    """Write `metrics` and the page that shows them into `folder`. Raises RunError."""
-    inputs = ReportInputs(
-        metrics=metrics,
-        recipe=run.recipe.model_dump(mode="json"),
-        partition_report=read_json(run.partition_report, what="a partition's report"),
-        curves=curves_of(run),
-        grids=grids(table),
-        num_grid_columns=NUM_GRID_COLUMNS,
-        versions=versions(),
-    )
-    return write_report(folder, inputs)
+def make_report(run: Run, table: Table, metrics: dict[str, Any], folder: Path, output: Output) -> Path:
+    """Write `metrics` and the page that shows them into `folder`, unless this very page is there. Raises RunError."""
+    recipe, partition = run.recipe.model_dump(mode="json"), read_json(run.partition_report, what="a partition's report")
+
+    def draw() -> str:
+        inputs = ReportInputs(metrics, recipe, partition, curves_of(run), grids(table), NUM_GRID_COLUMNS, versions())
+        return sha256_file(write_report(folder, inputs))
+
+    content = {
+        "shown": [metrics, recipe, partition, versions(), sha256_file(TEMPLATE)],
+        "images": {name: subject.content for name, subject in table.subjects.items()},
+        "curves": {str(path.relative_to(run.jobs)): sha256_file(path) for *_, path in _trainings(run)},
+    }
+    drawn = Kept(run.evaluations, output.say).answer(Measurement("page", {"content": sha256_json(content)}), draw)
+    page = folder / PAGE
+    if not page.is_file() or sha256_file(page) != drawn:
+        draw()
+    write_json(folder / METRICS, metrics)
+    return page
 
 
 def last_metrics(run: Run, table: Table, output: Output) -> dict[str, Any]:
@@ -55,18 +63,25 @@ def last_metrics(run: Run, table: Table, output: Output) -> dict[str, Any]:
                 return metrics
             output.say(f"{run.metrics} is of other students or settings than the run has now; what changed is measured.")
         except (MsdError, KeyError, TypeError, AttributeError) as error:
-            output.say(f"{run.metrics} is set aside, since it cannot be read ({error}); it is made again.")
+            output.say(f"{run.metrics} cannot be used ({error}); it is made again from what is kept.")
     return evaluate_run(run, table, output)
 
 
 def curves_of(run: Run) -> list[Curve]:
     """The records of every training of the run, each once."""
-    found: dict[str, Curve] = {}
+    return [
+        Curve(key.rpartition("-")[0], row.name, part if len(row.jobs) > 1 else None, read_records(path))
+        for row, part, key, path in _trainings(run)
+    ]
+
+
+def _trainings(run: Run) -> list[tuple[StoredRow, int, str, Path]]:
+    """Every file of records, with the first row and part that its job is of."""
+    found: dict[Path, tuple[StoredRow, int, str, Path]] = {}
     for row in StoredPlan.load(run.plan).rows:
         for part, key in enumerate(row.jobs):
             for path in sorted((run.jobs / key).glob("stages/*/records.jsonl")):
-                own = part if len(row.jobs) > 1 else None
-                found.setdefault(str(path), Curve(key.rpartition("-")[0], row.name, own, read_records(path)))
+                found.setdefault(path, (row, part, key, path))
     return list(found.values())
 
 

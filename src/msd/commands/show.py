@@ -17,6 +17,9 @@ from msd.fleet.plan import StoredPlan
 from msd.recipe import SectionExplanation, explain, load_recipe, packaged_recipes
 from msd.run import Run
 
+KEY_WIDTH = 28
+"""Letters for a key's name, where the terminal has room for as much beside it."""
+
 
 def status(folder: Path, output: Output) -> dict[str, Any]:
     """Every job of a run with its last word. Raises RunError when `folder` is no run."""
@@ -58,16 +61,17 @@ def show_recipe(name: str, output: Output) -> dict[str, Any]:
     recipe = load_recipe(name)
     sections = explain(recipe)
     for section in sections:
-        output.show(_section_table(section))
+        output.show(_section_table(section, output.width))
     keys = [asdict(key) for section in sections for key in section.keys]
     return {"name": recipe.name, "keys": {key.pop("key"): key for key in keys}}
 
 
-def _section_table(section: SectionExplanation) -> Table:
+def _section_table(section: SectionExplanation, width: int) -> Table:
     """A section's keys; beside each its value (bold where the recipe gives it), with the meaning below."""
     title = Text.assemble((section.name or "recipe", "bold"), f": {section.documentation}")
     table = Table(title=title, title_justify="left", title_style="", show_header=False, box=None, pad_edge=False)
-    table.add_column("key", no_wrap=True, min_width=28)
+    has_room = width >= 2 * KEY_WIDTH
+    table.add_column("key", no_wrap=has_room, min_width=KEY_WIDTH if has_room else None, overflow="fold")
     table.add_column("value and meaning", overflow="fold")
     for key in section.keys:
         name = key.key.removeprefix(f"{section.name}.")

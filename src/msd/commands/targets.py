@@ -18,10 +18,13 @@ NPZ_ARRAYS = ("images", "labels")
 """The arrays of a file of samples: no more, no less."""
 
 
-def check_run(folder: Path) -> None:
-    """Raises RunError unless `folder` is a run's, empty (hidden files aside) or not there yet. Writes nothing."""
+def check_run(run: Run) -> None:
+    """Raises RunError unless its folder is a run's, empty (hidden files aside) or not there yet. Writes nothing."""
+    folder = run.folder
     _check_is_folder(folder)
-    if folder.is_dir() and not (folder / RECIPE).exists() and (found := _first_entry(folder)):
+    # A run whose recipe was lost is still one: its jobs are known by their content, so it can be bound anew.
+    known = (folder / RECIPE).exists() or (run.plan.exists() and run.jobs.is_dir())
+    if not known and folder.is_dir() and (found := _first_entry(folder)):
         raise RunError(f"{folder} is not empty (it holds {found}) and no run's folder; give a new folder's name with --out.")
 
 
