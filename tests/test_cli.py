@@ -73,6 +73,19 @@ def test_the_demo_again_trains_nothing(run: Path) -> None:
     assert [path.stat().st_mtime_ns for path in made] == before
 
 
+def test_the_demo_again_measures_nothing_and_tells_the_same_times(run: Path) -> None:
+    kept = [*sorted((run / "evaluations").iterdir()), run / "report" / "index.html"]
+    before = [path.stat().st_mtime_ns for path in kept]
+    metrics, timings = (run / "report" / "metrics.json").read_bytes(), (run / "timings.json").read_bytes()
+    value = json.loads(msd("demo", "smoke", "--out", run, "--json").stdout)
+    assert (run / "report" / "metrics.json").read_bytes() == metrics
+    assert (run / "timings.json").read_bytes() == timings
+    assert len(list((run / "evaluations").iterdir())) == len(kept) - 1
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert value["seconds"].keys() == {"training", "evaluation"}
+    assert value["wall_seconds"] == pytest.approx(sum(value["seconds"].values()), abs=0.1)
+
+
 def test_status_tells_every_job(run: Path) -> None:
     value = json.loads(msd("status", run, "--json").stdout)
     assert value["jobs"].keys() == {"pairs", "student-0", "student-1", "single", "single-equal-total"}
@@ -98,9 +111,15 @@ def test_eval_and_report_stand_alone(run: Path) -> None:
     assert value["rows"].keys() == {"teacher-heun18", "cohort"}
     reported = json.loads((run / "report" / "metrics.json").read_text())["rows"]["cohort"]
     assert value["rows"]["cohort"]["frechet_distance"] == pytest.approx(reported["frechet_distance"], rel=1e-3)
-    (run / "report" / "index.html").unlink()
-    msd("report", run)
-    assert (run / "report" / "index.html").exists()
+    page = (run / "report" / "index.html").read_text()
+    (run / "report" / "index.html").write_text("damaged")
+    (run / "report" / "notes.txt").write_text("mine")
+    metrics = (run / "report" / "metrics.json").read_bytes()
+    (run / "report" / "metrics.json").write_text("{")
+    assert "it is made again from what is kept" in msd("report", run).stderr
+    assert (run / "report" / "metrics.json").read_bytes() == metrics
+    assert (run / "report" / "notes.txt").read_text() == "mine"
+    assert (run / "report" / "index.html").read_text() == page
 
 
 def test_partition_pairs_and_distill_one_by_one(tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ import importlib
 import os
 import signal
 import sys
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from msd import __version__
+from msd.commands.failures import translated
 from msd.commands.options import with_options
-from msd.errors import Interrupted, MsdError
+from msd.commands.streams import abandon, make_usable, one_line, writing
+from msd.errors import Interrupted, MsdError, UsageError
 
 VERBS = {
     "demo": "msd.commands.verbs.demo:demo",
@@ -57,6 +60,10 @@ def common(
     pass
 
 
+CLICK_ERROR: type[Any] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+"""What typer raises for a wrong command line; newer versions bring a click of their own."""
+
+
 class _Stopped(BaseException):
     """Asked to stop. Not KeyboardInterrupt, which typer turns into a silent exit code 130."""
 
@@ -69,25 +76,47 @@ def main() -> None:
     """Entry point: runs a verb; an error is one sentence on standard error and exit code 2 (1: stopped, student failed)."""
     # A spinning OpenMP barrier slows a busy machine down many times over; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    make_usable()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Ctrl-C, a scheduler, a closed terminal
         signal.signal(number, _stop)
     try:
-        app()
-    except MsdError as error:
-        _fail(error, error.exit_code)
+        code = app(prog_name="msd", standalone_mode=False)
+        with writing(sys.stdout):
+            sys.stdout.flush()
     except _Stopped:
-        _fail(Interrupted("stopped; what was finished is on disk, and the same command again goes on from there."), 1)
-    except BrokenPipeError:
+        _fail(Interrupted("stopped; what was finished is on disk, and the same command again goes on from there."))
+    except BrokenPipeError:  # whoever read it, as `head` does, has seen enough
+        abandon(sys.stdout)
         sys.exit(1)
+    except Exception as error:
+        if isinstance(error, CLICK_ERROR):
+            _refuse(error)
+        _fail(translated(error))
+    sys.exit(code or 0)
 
 
-def _fail(error: MsdError, code: int) -> None:
+def _refuse(error: Any) -> NoReturn:
+    """An error in the command line itself, in the words of the library that reads it."""
+    message = one_line(error.format_message()).rstrip(".")
+    if not message:  # no verb at all: its help has been shown
+        sys.exit(error.exit_code)
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "msd"
+    _fail(UsageError(f"{message[0].lower()}{message[1:]}; see `{path} --help`."))
+
+
+def _fail(error: MsdError) -> NoReturn:
     if "--debug" in sys.argv:
         import traceback
 
         traceback.print_exc()
-    sys.stderr.write(f"{type(error).__name__}: {error}\n")
-    sys.exit(code)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        abandon(sys.stdout)
+    with suppress(OSError):  # nobody is there to be told
+        sys.stderr.write(f"{type(error).__name__}: {one_line(error)}\n")
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,22 @@ class RunError(MsdError):
     """A run folder that is missing, incomplete, not writable, or made by another recipe."""
 
 
+class UsageError(MsdError):
+    """A command line that asks for a verb, option or value that there is not."""
+
+
+class MachineError(MsdError):
+    """Memory, disk, a file or a stream that the machine refuses."""
+
+
+class LibraryError(MsdError):
+    """A library that could not do what it was asked, or cannot be loaded."""
+
+
+class InternalError(MsdError):
+    """An error that nobody has foreseen: a defect of msd, not of what it was given."""
+
+
 class TrainingError(MsdError):
     """Training that stopped by itself, e.g. because its gradients stopped being finite."""
 

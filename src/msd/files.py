@@ -10,10 +10,11 @@ import errno
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,13 @@ def replacing(path: Path, num_bytes: int = 0) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path, ours: Collection[str] = ()) -> Iterator[Path]:
     """Like `replacing`, for a whole folder: at any moment, also when killed, `path` is the old one or the complete new one.
 
-    Where two names cannot be exchanged in one step (not Linux, some network file systems) a kill between two renames can
-    leave no `path` at all; the old one then comes back on the next call, or by `remove_leftovers`.
+    Of the old one only `ours` goes, files that we once wrote, as paths within it: whatever else the new one lacks is carried
+    over, and what is a link to a folder stays one, its target replaced. Where two names cannot be exchanged in one step (not
+    Linux, some network file systems) a kill between two renames can leave no `path` at all; the old one then comes back on
+    the next call, or by `remove_leftovers`. Raises RunError when the folder cannot be written.
     """
     path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -110,14 +113,53 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             yield temporary
             if not path.exists():
                 os.replace(temporary, path)
-            elif not exchange(temporary, path):
-                os.replace(path, retired)
-                os.replace(temporary, path)
+            else:
+                _carry_over(path, temporary, set(ours))
+                if not exchange(temporary, path):
+                    os.replace(path, retired)
+                    os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # what was begun, or, exchanged, the old one
         if retired.exists() and not path.exists():
             os.replace(retired, path)
         shutil.rmtree(retired, ignore_errors=True)
+
+
+def _carry_over(old: Path, new: Path, ours: set[str], within: str = "") -> None:
+    """Give `new` what `old` has and it lacks, but for `ours`. Both names hold a file until the old folder goes.
+
+    Where `old` has a link to a folder that `new` brings, the link stays and its target is replaced: a step of its own, which
+    a kill can separate from the others.
+    """
+    for entry in os.scandir(old):
+        name, target = within + entry.name, new / entry.name
+        if name in ours or _OURS.fullmatch(entry.name):
+            continue
+        if entry.is_symlink() and entry.is_dir() and target.is_dir():
+            nested = {path.removeprefix(f"{name}/") for path in ours if path.startswith(f"{name}/")}
+            with replacing_folder(Path(entry.path), nested) as moved:
+                shutil.copytree(target, moved, dirs_exist_ok=True)
+            shutil.rmtree(target)
+        if entry.is_dir(follow_symlinks=False):
+            was_there = target.is_dir()
+            target.mkdir(exist_ok=True)
+            _carry_over(Path(entry.path), target, ours, f"{name}/")
+            if not was_there and any(os.scandir(entry.path)) and not any(os.scandir(target)):
+                target.rmdir()  # all that it held was ours
+        elif target.is_dir():
+            raise FileExistsError(errno.EEXIST, f"{entry.path} is in the way")
+        elif entry.is_symlink() and not os.path.lexists(target):
+            os.symlink(os.readlink(entry.path), target)
+        elif not os.path.lexists(target):
+            _link_or_copy(Path(entry.path), target)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A second name for a file, so that it need not be read; a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -192,13 +234,29 @@ def is_alive(pid: int) -> bool:
 
 def ensure_writable(folder: Path) -> None:
     """Create `folder` and prove that a file can be written in it, before hours of work depend on it. Raises RunError."""
-    probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
     except OSError as error:
-        raise write_error(folder / probe.name, error) from error
+        raise write_error(folder, error) from error
+    probe(folder)
+
+
+def probe(folder: Path) -> None:
+    """Prove that a file can be written in `folder`, or, while there is none, beside its nearest existing parent.
+
+    Leaves nothing behind. Raises RunError.
+    """
+    place = folder.absolute()
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    trace = place / f".probe.{os.getpid()}.tmp"
+    try:
+        if not place.is_dir():  # a file, or a link to nowhere; else it says so itself
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        trace.write_bytes(b"x")
+        trace.unlink()
+    except OSError as error:
+        raise write_error(folder, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -208,7 +266,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """As JSON; numbers that are not finite, which JSON has not, become null."""
+    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with None for every number that is NaN or infinite."""
+    if isinstance(value, Mapping):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path, *, what: str, error: type[MsdError] = RunError) -> Any:

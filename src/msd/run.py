@@ -14,7 +14,7 @@ from msd.files import ensure_writable, read_json, remove_leftovers, write_json
 from msd.owner import owned
 from msd.recipe import Recipe, validate
 
-RECIPE = "recipe.json"
+RECIPE, COHORT, ROWS, EVALUATIONS = "recipe.json", "cohort", "rows", "evaluations"
 SCHEMA = 2
 
 
@@ -75,6 +75,11 @@ class Run:
         return self.folder / "teacher"
 
     @property
+    def features(self) -> Path:
+        """A feature network trained in this run."""
+        return self.folder / "features"
+
+    @property
     def plan(self) -> Path:
         return self.folder / "plan.json"
 
@@ -85,11 +90,20 @@ class Run:
 
     @property
     def cohort(self) -> Path:
-        return self.folder / "cohort"
+        return self.folder / COHORT
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / ROWS
 
     def row(self, name: str) -> Path:
         """The cohort of a row that is not the main one."""
-        return self.folder / "rows" / name
+        return self.rows / name
+
+    @property
+    def evaluations(self) -> Path:
+        """What was measured, each measurement known by its content."""
+        return self.folder / EVALUATIONS
 
     @property
     def report(self) -> Path:

@@ -68,6 +68,7 @@ def synthetic_metrics() -> dict[str, Any]:
         "device": "cpu",
         "num_threads": 2,
         "latency_threads": 1,
+        "seconds": {"training": 200.0, "evaluation": 40.1},
         "wall_seconds": 240.1,
         "floor": {"1797": 4.145, "10000": 0.762},
         "routing_ms": {"16": 0.02},
@@ -98,7 +99,6 @@ def synthetic_inputs() -> ReportInputs:
         curves=synthetic_curves(),
         grids={name: torch.rand(4 * 3, 1, 8, 8, generator=generator) * 2 - 1 for name in NAMES},
         num_grid_columns=3,
-        timings={"train": 61.0},
         versions={"torch": "2.9.0"},
     )
 
@@ -114,6 +114,13 @@ def test_it_writes_a_page_and_the_same_metrics(written):
     folder, _ = written
     assert sorted(path.name for path in folder.iterdir()) == ["index.html", "metrics.json"]
     assert json.loads((folder / "metrics.json").read_text(encoding="utf-8")) == synthetic_inputs().metrics
+
+
+def test_times_say_what_they_are_times_of(written):
+    _, page = written
+    assert "training and evaluation took 4 min 0 s" in page
+    assert "<td>training</td><td>3 min 20 s</td>" in page
+    assert "<td>evaluation</td><td>40.1 s</td>" in page
 
 
 def test_the_page_needs_no_network(written):

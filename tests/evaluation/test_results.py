@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from msd.commands.console import Output, metrics_table, show_metrics
+from msd.commands.console import Output, show_metrics
+from msd.commands.tables import metrics_table
 from msd.errors import RunError
 from msd.evaluation.results import batch_sizes, description, equality, headline, latencies, read_metrics
 
@@ -38,6 +39,7 @@ def metrics() -> dict[str, Any]:
         "device": "cpu",
         "latency_threads": 2,
         "floor": {"1000": 0.7},
+        "seconds": {"training": 200.0, "evaluation": 40.0},
         "wall_seconds": 240.0,
         "routing_ms": {"2": 0.016, "999": 1.0},
         "reference": "slow",
@@ -98,7 +100,7 @@ def test_metrics_of_another_schema_are_refused(tmp_path):
 
 
 def test_the_console_shows_every_row_and_every_size_of_request():
-    table = metrics_table(metrics(), "title")
+    table = metrics_table(metrics(), "title", 200)
     assert [column.header for column in table.columns][-2:] == ["ms \u00d72", "ms \u00d732"]
     stream = io.StringIO()
     Console(file=stream, width=200).print(table)
@@ -115,7 +117,8 @@ def test_the_console_says_the_ratios(capsys):
         "distance of parts over other (equal total images): 1.08",
         "distance of parts over slow: 2.17",
         "speed of parts over slow, batch 2: 33.8",
-        "wall time 240 s, of which the students of parts 70 s",
+        "time by the clock, when it was done: training 200 s, evaluation 40 s",
+        "of the training, the students of parts: 70 s",
     ):
         assert words in said.err, words
     assert "FD-cats on 1000 samples; latency on cpu with 2 CPU threads" in said.out

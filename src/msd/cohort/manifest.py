@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msd.conditions.partition import Partition
-from msd.errors import MsdError, WeightsError
+from msd.errors import MsdError, RunError, WeightsError
 from msd.files import check_fields, check_schema, read_json, replacing_folder, write_json
 from msd.networks.facts import FACTS, FILES, config_sha256, identity, read_facts, verified_facts
 
@@ -47,7 +47,10 @@ def assemble(folder: Path, name: str, partition: Partition, students: Sequence[P
     """Copy finished students (in order of their parts) into a new cohort folder, all or nothing.
 
     Every student is verified, byte for byte, before an old cohort is touched; where that already consists of the same
-    students, nothing is written. Raises WeightsError naming the student that is damaged, of another part or the odd one.
+    students, nothing is written. Of an old one only what its manifest lists is replaced: what else lies there stays.
+
+    Raises WeightsError naming the student that is damaged, of another part or the odd one, RunError when the folder
+    cannot be written.
     """
     facts = [_trained_for(partition, part, source, verified_facts(source)) for part, source in enumerate(students)]
     if len(students) != partition.num_parts:
@@ -55,7 +58,12 @@ def assemble(folder: Path, name: str, partition: Partition, students: Sequence[P
     value = _describe(name, partition, students, facts, recipe)
     if _is_already(folder, value):
         return read_manifest(folder)
-    with replacing_folder(folder) as temporary:
+    known = _files(len(students))
+    written = _written(folder)
+    for file in sorted(known - written):
+        if written and (folder / file).exists():
+            raise RunError(f"{folder / file} is in the way: this cohort did not put it there; move it elsewhere.")
+    with replacing_folder(folder, ours=written) as temporary:
         for part, source in enumerate(students):
             target = temporary / _student_folder(part)
             target.mkdir(parents=True)
@@ -92,6 +100,19 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _student_folder(part: int) -> str:
     return f"students/{part}"
+
+
+def _files(num_students: int) -> set[str]:
+    """All that a cohort consists of, as paths within its folder."""
+    return {MANIFEST, *(f"{_student_folder(part)}/{file}" for part in range(num_students) for file in FILES)}
+
+
+def _written(folder: Path) -> set[str]:
+    """The files of the cohort in `folder`, by its own manifest; none where that is missing or cannot be read."""
+    try:
+        return _files(len(read_json(folder / MANIFEST, what="a cohort's manifest")["students"]))
+    except (MsdError, KeyError, TypeError):
+        return set()
 
 
 def _trained_for(partition: Partition, part: int, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from msd.cohort.manifest import Manifest, assemble
-from msd.commands.console import Output, describe
+from msd.commands.console import Output
+from msd.commands.tables import describe
+from msd.commands.targets import check_results
 from msd.conditions.partition import Partition
 from msd.errors import RecipeError, RunError
 from msd.files import write_json
@@ -23,7 +26,9 @@ def prepare(run: Run) -> tuple[Plan, Inputs]:
     """The run's plan. Nothing is written before all that the recipe asks for is known to be possible."""
     Engine.on(run.recipe.device)
     inputs = read_inputs(run.recipe)
-    return plan(run.recipe, inputs), inputs
+    planned = plan(run.recipe, inputs)
+    check_results(run)
+    return planned, inputs
 
 
 def begin(run: Run, planned: Plan, inputs: Inputs, output: Output) -> None:
@@ -60,11 +65,13 @@ def partition_report(run: Run, inputs: Inputs) -> dict[str, Any]:
     return Partition.load(run.partition).report(inputs.teacher.embeddings())
 
 
-def train(run: Run, jobs: Sequence[Job], inputs: Inputs, output: Output) -> None:
-    """Do jobs in a live table. Raises StudentFailed or Interrupted."""
+def train(run: Run, jobs: Sequence[Job], inputs: Inputs, output: Output, work: str) -> None:
+    """Do jobs in a live table, their time booked as `work` unless all are done. Raises StudentFailed or Interrupted."""
     weights = (inputs.teacher.folder / WEIGHTS).stat().st_size
     fitting = run.recipe.fleet.max_parallel or num_fitting(weights, run.recipe.fleet.threads, run.recipe.device)
-    with output.live_jobs({job.name: describe(job) for job in jobs}) as on_change:
+    done = all(is_done(job, run.jobs / job.key) for job in jobs)
+    booked = nullcontext() if done else run.timed(work)
+    with booked, output.live_jobs({job.name: describe(job) for job in jobs}) as on_change:
         run_jobs(jobs, run.jobs, fitting, on_change)
 
 
@@ -94,8 +101,7 @@ def make_pairs(run: Run, output: Output) -> dict[str, Any]:
         raise RecipeError(f"recipe {run.recipe.name} uses no pairs; set dm.regression.weight above 0.")
     begin(run, planned, inputs, output)
     was_done = is_done(planned.by_key[key], run.jobs / key)
-    with run.timed("pairs"):
-        train(run, planned.closure([key]), inputs, output)
+    train(run, planned.closure([key]), inputs, output, "pairs")
     facts = read_result(run.jobs / key) or {}
     report = {name: facts[name] for name in ("num_pairs", "kept", "made", "damaged")}
     if was_done:
@@ -117,8 +123,7 @@ def distill(run: Run, output: Output, students: Sequence[int] | None = None) -> 
             raise RunError(f"there is no student {part}; students are 0 to {row.partition.num_parts - 1} (--students).")
     begin(run, planned, inputs, output)
     chosen = [row.jobs[part] for part in (range(row.partition.num_parts) if students is None else students)]
-    with run.timed("distill"):
-        train(run, planned.closure(chosen), inputs, output)
+    train(run, planned.closure(chosen), inputs, output, "training")
     missing = [part for part, key in enumerate(row.jobs) if not is_done(planned.by_key[key], run.jobs / key)]
     if not missing:
         assemble_row(run, row)

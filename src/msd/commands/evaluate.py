@@ -1,53 +1,105 @@
-"""`msd eval` and `msd report`: the rows of a run's table, measured with one bench, and the page made from them."""
+"""`msd eval`, and the evaluation of a run: the rows of its table, measured with one bench, each once for its content."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from msd import __version__
 from msd.cohort.generate import Cohort
-from msd.cohort.manifest import MANIFEST, read_manifest
+from msd.cohort.manifest import MANIFEST, Manifest, read_manifest
 from msd.commands.console import Output
 from msd.data.images import load_images
-from msd.diffusion.draw import derived_seed, image_noise
 from msd.diffusion.solvers import Solver
 from msd.errors import RunError, WeightsError
 from msd.evaluation.bench import Bench
-from msd.evaluation.latency import LATENCY_THREADS, measure_latency, measure_peak_memory, measure_routing
-from msd.evaluation.pictures import Curve
-from msd.evaluation.report import ReportInputs, write_report
-from msd.evaluation.results import SCHEMA, read_metrics
+from msd.evaluation.kept import Kept, Measurement
+from msd.evaluation.latency import LATENCY_THREADS, machine, measure_latency, measure_peak_memory, measure_routing
+from msd.evaluation.results import SCHEMA
 from msd.evaluation.samplers import Sampler, cohort_sampler, teacher_sampler
-from msd.files import read_json, write_json
+from msd.files import write_json
 from msd.fleet.jobs import Job, TrainTask, read_status
 from msd.fleet.plan import StoredPlan, StoredRow
+from msd.networks.facts import identity, verified_facts
 from msd.recipe import MAIN_ROW, Recipe, revised
-from msd.run import Run
-from msd.teachers.facts import teacher_folder
-from msd.teachers.folder import load_teacher
+from msd.run import COHORT, EVALUATIONS, RECIPE, ROWS, Run
+from msd.teachers.folder import Teacher, load_teacher
 from msd.training.engine import Engine
-from msd.training.records import read_records
 
-NUM_GRID_COLUMNS = 6
 MEMORY_BATCH = 256
 ROUTED_BATCH = 16
 TEACHER_SOLVERS: tuple[tuple[Literal["heun", "euler"], int], ...] = (("heun", 18), ("euler", 4), ("euler", 1))
 """The teacher's rows: the reference first, then what a user in a hurry would otherwise pick."""
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A row to be measured: how it makes images, the content that decides them, and what it says of itself."""
+
+    sampler: Sampler
+    content: dict[str, Any]
+    said: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All that a table measures: its subjects by name, the reference first, with one bench."""
+
+    recipe: Recipe
+    bench: Bench
+    main: Cohort
+    teacher: Teacher
+    subjects: dict[str, Subject]
+
+    @property
+    def reference(self) -> str:
+        return next(iter(self.subjects))
+
+    def quality(self, name: str) -> Measurement:
+        """What decides a row's distances: they are the same for whoever asks."""
+        device = torch.device(self.recipe.device).type
+        return Measurement("quality", {"row": self.subjects[name].content, "device": device, **self.bench.content})
+
+
+def table_of(run: Run) -> Table:
+    """Teacher three ways, then the cohorts that the run has. Raises RunError when its own is not there."""
+    cohorts = cohorts_of(run)
+    main = cohorts[MAIN_ROW][1]
+    teacher = _teacher_of(run.recipe, main)
+    subjects = teacher_subjects(teacher)
+    for name, (row, cohort) in cohorts.items():
+        subjects[name] = Subject(cohort_sampler(name, cohort), cohort_content(cohort.manifest), training_facts(run, row))
+    return Table(run.recipe, open_bench(run.recipe, main), main, teacher, subjects)
+
+
 def open_bench(recipe: Recipe, cohort: Cohort) -> Bench:
     return Bench(load_images(recipe.data.name), cohort.partition, recipe.evaluation, cohort.noise_shape)
 
 
-def teacher_rows(recipe: Recipe, cohort: Cohort) -> list[tuple[Sampler, dict[str, Any]]]:
-    """The cohort's teacher, sampled in each way, with what each row says of itself. Raises WeightsError for another one."""
+def teacher_subjects(teacher: Teacher) -> dict[str, Subject]:
+    """A teacher, sampled in each way: the reference first."""
+    spec, found = teacher.denoiser.spec, {}
+    for method, steps in TEACHER_SOLVERS:
+        solver = Solver(method, steps, spec.sigma_min, spec.sigma_max)
+        note = f"{steps} {method.title()} step{'' if steps == 1 else 's'}"
+        sampler = teacher_sampler(f"teacher-{solver.name}", teacher.denoiser, solver)
+        content = {"teacher": teacher.hash, "solver": asdict(solver)}
+        found[sampler.name] = Subject(sampler, content, {"kind": "teacher", "note": note, "equal": None})
+    return found
+
+
+def cohort_content(manifest: Manifest) -> dict[str, Any]:
+    """What decides a cohort's images, by its files as they are now. Raises WeightsError for a damaged student."""
+    students = [identity(verified_facts(manifest.student(part))) for part in range(manifest.partition.num_parts)]
+    return {"students": students, "partition": manifest.partition.hash}
+
+
+def _teacher_of(recipe: Recipe, cohort: Cohort) -> Teacher:
+    """The teacher that the cohort was distilled from. Raises WeightsError when the recipe's is another one by now."""
     loaded = load_teacher(recipe.teacher.source, Engine.on(recipe.device).device)
     theirs = cohort.manifest.facts["teacher"]["hash"]
     if loaded.hash != theirs:
@@ -55,14 +107,7 @@ def teacher_rows(recipe: Recipe, cohort: Cohort) -> list[tuple[Sampler, dict[str
             f"{recipe.teacher.source} is another teacher ({loaded.hash[:12]}) than this cohort was distilled from "
             f"({theirs[:12]}); put that one back, or distill again."
         )
-    teacher = loaded.denoiser
-    found = []
-    for method, steps in TEACHER_SOLVERS:
-        solver = Solver(method, steps, teacher.spec.sigma_min, teacher.spec.sigma_max)
-        note = f"{steps} {method.title()} step{'' if steps == 1 else 's'}"
-        sampler = teacher_sampler(f"teacher-{solver.name}", teacher, solver)
-        found.append((sampler, {"kind": "teacher", "note": note, "equal": None}))
-    return found
+    return loaded
 
 
 def cohorts_of(run: Run) -> dict[str, tuple[StoredRow, Cohort]]:
@@ -77,34 +122,26 @@ def cohorts_of(run: Run) -> dict[str, tuple[StoredRow, Cohort]]:
     return found
 
 
-def measure_rows(bench: Bench, samplers: Sequence[Sampler], output: Output) -> dict[str, dict[str, Any]]:
-    """Quality of each sampler on the same noise and labels, then the clock for all of them."""
-    rows = {}
-    for sampler in samplers:
-        with output.progress(f"measuring {sampler.name}", bench.settings.num_samples) as advance:
-            rows[sampler.name] = bench.row(sampler, advance)
-    settings, noise_shape = bench.settings, tuple(bench.inputs[0].shape[1:])
-    with output.progress("timing", len(samplers)) as advance:
-        for sampler in samplers:
-            rows[sampler.name]["latency_ms"] = measure_latency(
-                sampler, noise_shape, bench.images.num_conditions, settings.latency_batches, settings.latency_repeats
-            )
-            advance(1)
-    return rows
-
-
 def evaluate_cohort(folder: Path, recipe: Recipe, out: Path, output: Output) -> dict[str, Any]:
     """Measure one cohort beside its teacher's reference sampler, as `recipe` says; saved as `out`."""
     cohort = Cohort.load(folder, Engine.on(recipe.device).device)
-    bench = open_bench(recipe, cohort)
-    reference, facts = teacher_rows(recipe, cohort)[0]
+    teacher = _teacher_of(recipe, cohort)
+    reference, subject = next(iter(teacher_subjects(teacher).items()))
     note = "one student" if cohort.num_students == 1 else f"{cohort.num_students} students, routed"
-    said = {reference.name: facts, MAIN_ROW: {"kind": "students", "note": note, "equal": None}}
-    said[MAIN_ROW]["num_students"] = cohort.num_students
-    measured = measure_rows(bench, [reference, cohort_sampler(MAIN_ROW, cohort)], output)
-    metrics = _metrics(recipe, bench, reference.name, said, measured, cohort)
+    said = {"kind": "students", "note": note, "equal": None, "num_students": cohort.num_students}
+    main = Subject(cohort_sampler(MAIN_ROW, cohort), cohort_content(cohort.manifest), said)
+    table = Table(recipe, open_bench(recipe, cohort), cohort, teacher, {reference: subject, MAIN_ROW: main})
+    kept = Kept(evaluations_of(folder), output.say)
+    metrics = {**_measure(table, kept, output), "seconds": {"evaluation": round(kept.seconds, 1)}}
     write_json(out, metrics)
     return metrics
+
+
+def evaluations_of(cohort: Path) -> Path | None:
+    """Where measurements of a cohort are kept: in the run that it lies in, as its own or a row's; None outside any."""
+    place = cohort.absolute()
+    run = place.parent if place.name == COHORT else place.parent.parent if place.parent.name == ROWS else None
+    return run / EVALUATIONS if run and (run / RECIPE).is_file() else None
 
 
 def cohort_recipe(folder: Path, overrides: list[str] | None, seed: int | None, device: str | None) -> Recipe:
@@ -114,36 +151,36 @@ def cohort_recipe(folder: Path, overrides: list[str] | None, seed: int | None, d
     return revised(stored, chosen, allowed=("evaluation",), device=device)
 
 
-def evaluate_run(run: Run, output: Output) -> dict[str, Any]:
-    """Every row of a run: teacher three ways, then the cohorts it has. Raises RunError when its own is not there."""
-    recipe, cohorts = run.recipe, cohorts_of(run)
-    cohort = cohorts[MAIN_ROW][1]
-    teachers = teacher_rows(recipe, cohort)
-    reference = teachers[0][0].name
-    bench = open_bench(recipe, cohort)
-    students = [cohort_sampler(name, one) for name, (_, one) in cohorts.items()]
-    rows = measure_rows(bench, [*(sampler for sampler, _ in teachers), *students], output)
-    with output.progress("peak memory", 2) as advance:
-        folder, solver = teacher_folder(recipe.teacher.source), Solver(*TEACHER_SOLVERS[0])
-        rows[reference]["peak_memory_mib"] = measure_peak_memory(folder, solver, MEMORY_BATCH, LATENCY_THREADS)
-        advance(1)
-        student = cohort.manifest.student(0)
-        rows[MAIN_ROW]["peak_memory_mib"] = measure_peak_memory(student, None, MEMORY_BATCH, LATENCY_THREADS)
-        advance(1)
-    said = {sampler.name: facts for sampler, facts in teachers}
-    said |= {name: training_facts(run, row) for name, (row, _) in cohorts.items()}
-    return _metrics(recipe, bench, reference, said, rows, cohort)
+def evaluate_run(run: Run, table: Table, output: Output) -> dict[str, Any]:
+    """The content of a run's metrics.json: every row, measured now or kept, and what the run took."""
+    kept = Kept(run.evaluations, output.say)
+    metrics = _measure(table, kept, output)
+    solver = Solver(*TEACHER_SOLVERS[0])
+    places = {table.reference: (table.teacher.facts.folder, solver), MAIN_ROW: (table.main.manifest.student(0), None)}
+    for name, (folder, solver) in places.items():
+        decided = {"denoiser": identity(verified_facts(folder)), "solver": asdict(solver) if solver else None}
+        memory = Measurement("memory", {**decided, "batch": MEMORY_BATCH, **_clock("cpu")})
+        metrics["rows"][name]["peak_memory_mib"] = kept.answer(memory, partial(_memory, folder, solver, output))
+    metrics["seconds"] = {**run.timings(), "evaluation": round(kept.seconds, 1)}
+    metrics["wall_seconds"] = round(sum(metrics["seconds"].values()), 1)
+    return metrics
 
 
-def _metrics(
-    recipe: Recipe,
-    bench: Bench,
-    reference: str,
-    said: Mapping[str, Mapping[str, Any]],
-    measured: Mapping[str, Mapping[str, Any]],
-    cohort: Cohort,
-) -> dict[str, Any]:
+def _measure(table: Table, kept: Kept, output: Output) -> dict[str, Any]:
     """The content of metrics.json: what each row says of itself, and what was measured of it."""
+    recipe, bench, rows = table.recipe, table.bench, {}
+    for name, subject in table.subjects.items():
+        quality = table.quality(name)
+        measured = kept.answer(quality, partial(_quality, bench, subject.sampler, output))
+        rows[name] = {**subject.said, **measured, "evaluation": quality.key}
+    clock = _clock(recipe.device)
+    for name, subject in table.subjects.items():
+        settings = {"batches": recipe.evaluation.latency_batches, "repeats": recipe.evaluation.latency_repeats}
+        content = {"row": subject.content, "noise_shape": bench.sample_shape, **settings, **clock}
+        timed = partial(_latency, bench, subject.sampler, output)
+        rows[name] |= {"latency_ms": kept.answer(Measurement("latency", content), timed), "latency_taken_on": clock}
+    routing = Measurement("routing", {"partition": table.main.partition.hash, "batch": ROUTED_BATCH, **_clock("cpu")})
+    floor = Measurement("floor", {name: bench.content[name] for name in bench.FLOOR})
     return {
         "schema": SCHEMA,
         "recipe": recipe.name,
@@ -151,12 +188,42 @@ def _metrics(
         "device": recipe.device,
         "num_threads": torch.get_num_threads(),
         "latency_threads": LATENCY_THREADS,
-        "floor": bench.floor(),
-        "reference": reference,
+        "floor": kept.answer(floor, bench.floor),
+        "reference": table.reference,
         "main": MAIN_ROW,
-        "rows": {name: {**said[name], **row} for name, row in measured.items()},
-        "routing_ms": {str(ROUTED_BATCH): measure_routing(cohort, ROUTED_BATCH)},
+        "rows": rows,
+        "routing_ms": {str(ROUTED_BATCH): kept.answer(routing, partial(measure_routing, table.main, ROUTED_BATCH))},
     }
+
+
+def _quality(bench: Bench, sampler: Sampler, output: Output) -> dict[str, Any]:
+    with output.progress(f"measuring {sampler.name}", bench.settings.num_samples) as advance:
+        return bench.row(sampler, advance)
+
+
+def _latency(bench: Bench, sampler: Sampler, output: Output) -> dict[str, float]:
+    settings = bench.settings
+    with output.progress(f"timing {sampler.name}", len(settings.latency_batches)) as advance:
+        return measure_latency(
+            sampler,
+            bench.sample_shape,
+            bench.images.num_conditions,
+            settings.latency_batches,
+            settings.latency_repeats,
+            on_batch=lambda: advance(1),
+        )
+
+
+def _memory(folder: Path, solver: Solver | None, output: Output) -> float | None:
+    with output.progress("peak memory", 1) as advance:
+        found = measure_peak_memory(folder, solver, MEMORY_BATCH, LATENCY_THREADS)
+        advance(1)
+    return found
+
+
+def _clock(device: str) -> dict[str, Any]:
+    """On what a time or a size in memory was taken: it says nothing about another machine."""
+    return {"device": device, "threads": LATENCY_THREADS, "machine": machine(device)}
 
 
 def training_facts(run: Run, row: StoredRow) -> dict[str, Any]:
@@ -185,58 +252,6 @@ def training_facts(run: Run, row: StoredRow) -> dict[str, Any]:
     }
 
 
-def curves_of(run: Run) -> list[Curve]:
-    """The records of every training of the run, each once."""
-    found: dict[str, Curve] = {}
-    for row in StoredPlan.load(run.plan).rows:
-        for part, key in enumerate(row.jobs):
-            for path in sorted((run.jobs / key).glob("stages/*/records.jsonl")):
-                own = part if len(row.jobs) > 1 else None
-                found.setdefault(str(path), Curve(key.rpartition("-")[0], row.name, own, read_records(path)))
-    return list(found.values())
-
-
-def grids(run: Run) -> dict[str, Tensor]:
-    """A few images of every class from each sampler, all from the same noise."""
-    cohorts = cohorts_of(run)
-    main = cohorts[MAIN_ROW][1]
-    labels = torch.arange(main.partition.num_conditions).repeat_interleave(NUM_GRID_COLUMNS)
-    noise = image_noise([derived_seed("grid", index) for index in range(len(labels))], main.noise_shape)
-    result = {sampler.name: sampler.generate(noise, labels) for sampler, _ in teacher_rows(run.recipe, main)}
-    return result | {name: cohort.generate(labels, noise=noise) for name, (_, cohort) in cohorts.items()}
-
-
-def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None, folder: Path | None = None) -> Path:
-    """Write the run's page from `metrics` (by default those of the last evaluation; measured now if there are none)."""
-    if metrics is None:
-        metrics = _last_metrics(run, output)
-    timings = run.timings()
-    metrics.setdefault("wall_seconds", round(sum(timings.values()), 1))
-    inputs = ReportInputs(
-        metrics=metrics,
-        recipe=run.recipe.model_dump(mode="json"),
-        partition_report=read_json(run.partition_report, what="a partition's report"),
-        curves=curves_of(run),
-        grids=grids(run),
-        num_grid_columns=NUM_GRID_COLUMNS,
-        timings=timings,
-        versions=versions(),
-    )
-    return write_report(folder or run.report, inputs)
-
-
-def _last_metrics(run: Run, output: Output) -> dict[str, Any]:
-    if run.metrics.exists():
-        return read_metrics(run.metrics)
-    with run.timed("evaluate"):
-        return evaluate_run(run, output)
-
-
-def versions() -> dict[str, str]:
-    packages = ("torch", "diffusers", "torchmetrics", "numpy")
-    return {
-        "msd": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
+def kept_keys(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """By which measurement of quality each row of a metrics.json stands there."""
+    return {name: row.get("evaluation") for name, row in metrics["rows"].items()}

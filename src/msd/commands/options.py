@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -68,10 +69,13 @@ class RunRequest(RecipeRequest):
 
     def run(self) -> Run:
         """By default in the folder runs/NAME. Writes nothing yet. Raises MsdError."""
+        from msd.commands.targets import check_run
         from msd.run import Run
 
         recipe = self.load()
-        return Run.at(recipe, self.out or Path("runs") / recipe.name)
+        run = Run.at(recipe, self.out or Path("runs") / recipe.name)
+        check_run(run)
+        return run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,7 @@ def with_options(verb: Callable[..., None]) -> Callable[..., None]:
     """The verb as typer shall see it: with the options of its groups. A group's default replaces those of its options."""
     hints = get_type_hints(verb, localns={"Output": Voice}, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if hint in GROUPS}
+    voice = next((name for name, group in groups.items() if group is Voice), None)
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(verb).parameters.values():
         if parameter.name in groups:
@@ -105,7 +110,8 @@ def with_options(verb: Callable[..., None]) -> Callable[..., None]:
         for name, group in groups.items():
             gathered = group(**{field.name: values.pop(field.name) for field in fields(group)})
             values[name] = gathered.open() if isinstance(gathered, Voice) else gathered
-        verb(**values)
+        with values[voice].speaking() if voice else nullcontext():
+            verb(**values)
 
     command.__name__, command.__doc__, command.__annotations__ = verb.__name__, verb.__doc__, {}
     command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]

@@ -4,34 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.table import Table
-
 from msd.commands.console import Output
+from msd.commands.tables import Column, fitted
 from msd.fleet.jobs import Job, PairsTask
 from msd.fleet.plan import cost, plan, read_inputs
 from msd.recipe import Recipe
+
+ROW_COLUMNS = (
+    Column("row", "left", folds=True),
+    Column("what", "left", folds=True),
+    Column("held equal", "left", rank=2, folds=True),
+    Column("jobs", "left", rank=1, folds=True),
+)
+JOB_COLUMNS = (
+    Column("job", "left", folds=True),
+    Column("work", "left", folds=True),
+    Column("waits for", "left", rank=1, folds=True),
+    Column("for rows", "left", rank=2, folds=True),
+    Column("images"),
+)
 
 
 def show_plan(recipe: Recipe, output: Output) -> dict[str, Any]:
     """Print and return the plan. Raises what `plan` raises."""
     planned = plan(recipe, read_inputs(recipe))
-    rows, jobs = (
-        Table(title="rows", title_justify="left"),
-        Table(title="jobs, in the order of the queue", title_justify="left"),
-    )
-    for heading in ("row", "what", "held equal", "jobs"):
-        rows.add_column(heading, overflow="fold")
+    rows, jobs = [], []
     for row in planned.rows:
         names = [planned.by_key[key].name for key in row.jobs]
-        rows.add_row(row.name, row.note, row.equal or "", ", ".join(names))
-    for heading in ("job", "work", "waits for", "for rows", "images"):
-        jobs.add_column(heading, overflow="fold", justify="right" if heading == "images" else "left")
+        rows.append((row.name, row.note, row.equal or "", ", ".join(names)))
     for job in planned.jobs:
         needs = ", ".join(planned.by_key[key].name for key in job.needs.values())
         shared = planned.shared_by(job.key)
-        jobs.add_row(job.name, _work(job), needs, ", ".join(shared), f"{cost(job):,}")
-    output.show(rows)
-    output.show(jobs)
+        jobs.append((job.name, _work(job), needs, ", ".join(shared), f"{cost(job):,}"))
+    output.show(fitted("rows", ROW_COLUMNS, rows, output.width))
+    output.show(fitted("jobs, in the order of the queue", JOB_COLUMNS, jobs, output.width))
     return {
         "recipe": recipe.name,
         "rows": [

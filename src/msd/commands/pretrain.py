@@ -6,17 +6,19 @@ import shutil
 from typing import Any
 
 from msd.commands.console import Output
+from msd.commands.targets import check_results
 from msd.conditions.partition import Partition
 from msd.data.images import load_images
 from msd.diffusion.solvers import Solver
 from msd.evaluation.bench import Bench
+from msd.evaluation.features import FACTS as FEATURE_FACTS
 from msd.evaluation.features import load_features, save_features, train_features
 from msd.evaluation.samplers import teacher_sampler
 from msd.files import read_json, replacing_folder, write_json
 from msd.fleet.jobs import result_folder
 from msd.fleet.local import run_jobs
 from msd.fleet.plan import pretrain_job
-from msd.networks.facts import FACTS, read_facts
+from msd.networks.facts import FACTS, FILES, read_facts
 from msd.networks.folder import load_denoiser
 from msd.recipe import TEACHER
 from msd.run import Run
@@ -32,6 +34,7 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
     if (run.teacher / FACTS).exists() and read_facts(run.teacher).get("task") == job.task.hash:
         load_denoiser(run.teacher)  # verifies the checksum
         return read_facts(run.teacher)
+    check_results(run)
     run.begin()
     with run.timed("pretrain"), output.live_jobs({job.name: images.name}) as on_change:
         run_jobs([job], run.jobs, 1, on_change)
@@ -48,7 +51,7 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
         "recipe": {"seed": recipe.seed, **sections},
         "quality": {"sampler": sampler.name, **quality, "floor": bench.floor()},
     }
-    with replacing_folder(run.teacher) as folder:
+    with replacing_folder(run.teacher, ours=FILES) as folder:
         shutil.copytree(trained, folder, dirs_exist_ok=True)
         write_json(folder / FACTS, read_json(folder / FACTS, what="a teacher's description") | facts)
     return read_facts(run.teacher)
@@ -57,9 +60,10 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
 def pretrain_features(run: Run, output: Output) -> dict[str, Any]:
     """Train the classifier behind the recipe's Frechet distance; returns its facts."""
     images = load_images(run.recipe.data.name)
-    folder = run.folder / "features"
-    if folder.exists():
+    folder = run.features
+    if (folder / FEATURE_FACTS).exists():
         return load_features(images.name, folder)[1]
+    check_results(run)
     run.begin()
     num_epochs = 60
     with output.progress("training the feature network", num_epochs) as advance:

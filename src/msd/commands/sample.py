@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.PngImagePlugin import PngInfo
 
 from msd.cohort.generate import Cohort
+from msd.commands.targets import NPZ_ARRAYS, PNG_MARK, check_file, is_samples
 from msd.errors import RunError
 from msd.evaluation.pictures import grid_image
 from msd.files import replacing
@@ -20,15 +22,19 @@ def sample(folder: Path, labels: Sequence[int] | None, num: int, seed: int, out:
     """`num` images of each label, in one file: .png (a row a label) or .npz (`images` [N, C, H, W] in [-1, 1], `labels`)."""
     if out.suffix not in (".png", ".npz"):
         raise RunError(f"{out} ends in neither .png nor .npz; choose one with --out.")
+    check_file(out, is_samples, "samples")
     cohort = Cohort.load(folder, Engine.on(device).device)
     chosen = list(labels) if labels else list(range(cohort.partition.num_conditions))
     wanted = torch.tensor(chosen).repeat_interleave(num)
     images = cohort.generate(wanted, seed=seed)
     with replacing(out) as temporary, temporary.open("wb") as stream:
         if out.suffix == ".npz":
-            np.savez_compressed(stream, images=images.numpy(), labels=wanted.numpy())
+            arrays = dict(zip(NPZ_ARRAYS, (images.numpy(), wanted.numpy()), strict=True))
+            np.savez_compressed(stream, **arrays)
         else:
-            grid_image(images, num_columns=num).save(stream, "PNG")
+            mark = PngInfo()
+            mark.add_text(*PNG_MARK)
+            grid_image(images, num_columns=num).save(stream, "PNG", pnginfo=mark)
     parts = cohort.route(torch.tensor(chosen)).tolist()
     return {
         "out": str(out),

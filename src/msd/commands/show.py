@@ -7,14 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from msd.commands.console import Output, describe, job_table
+from msd.commands.console import Output
+from msd.commands.tables import describe, job_table
 from msd.fleet.jobs import JOB, Job, read_status
 from msd.fleet.plan import StoredPlan
 from msd.recipe import SectionExplanation, explain, load_recipe, packaged_recipes
 from msd.run import Run
+
+KEY_WIDTH = 28
+"""Letters for a key's name, where the terminal has room for as much beside it."""
 
 
 def status(folder: Path, output: Output) -> dict[str, Any]:
@@ -26,7 +30,7 @@ def status(folder: Path, output: Output) -> dict[str, Any]:
     jobs += [Job.load(path.parent) for path in sorted(run.jobs.glob(f"*/{JOB}")) if not planned]
     statuses = {job.name: read_status(run.jobs / job.key) for job in jobs}
     if statuses:
-        output.show(job_table(statuses, {job.name: describe(job) for job in jobs}))
+        output.show(job_table(statuses, {job.name: describe(job) for job in jobs}, output.width))
     return {
         "run": str(run.folder),
         "recipe": run.recipe.name,
@@ -57,22 +61,22 @@ def show_recipe(name: str, output: Output) -> dict[str, Any]:
     recipe = load_recipe(name)
     sections = explain(recipe)
     for section in sections:
-        output.show(_section_table(section))
+        output.show(_section_table(section, output.width))
     keys = [asdict(key) for section in sections for key in section.keys]
     return {"name": recipe.name, "keys": {key.pop("key"): key for key in keys}}
 
 
-def _section_table(section: SectionExplanation) -> Table:
+def _section_table(section: SectionExplanation, width: int) -> Table:
     """A section's keys; beside each its value (bold where the recipe gives it), with the meaning below."""
-    title = f"[bold]{section.name or 'recipe'}[/]: {escape(section.documentation)}"
+    title = Text.assemble((section.name or "recipe", "bold"), f": {section.documentation}")
     table = Table(title=title, title_justify="left", title_style="", show_header=False, box=None, pad_edge=False)
-    table.add_column("key", no_wrap=True, min_width=28)
+    has_room = width >= 2 * KEY_WIDTH
+    table.add_column("key", no_wrap=has_room, min_width=KEY_WIDTH if has_room else None, overflow="fold")
     table.add_column("value and meaning", overflow="fold")
     for key in section.keys:
         name = key.key.removeprefix(f"{section.name}.")
-        style = "bold" if key.origin == "recipe" else ""
-        value = f"[{style}]{escape(_value(key.value))}[/]" if style else escape(_value(key.value))
-        table.add_row(f"  {name}", f"{value}  [dim]({key.origin})[/]\n[dim]{escape(key.documentation)}[/]")
+        value = (_value(key.value), "bold" if key.origin == "recipe" else "")
+        table.add_row(f"  {name}", Text.assemble(value, (f"  ({key.origin})\n{key.documentation}", "dim")))
     table.add_row()
     return table
 

@@ -51,8 +51,26 @@ class Bench:
         every row."""
         seed, num = self.settings.seed, self.settings.num_samples
         labels = Draw(seed, "evaluation").choice(self.partition.weights(None), num)
-        shape = self.noise_shape or self.images.pixel_shape
-        return image_noise([derived_seed(seed, "image", index) for index in range(num)], shape), labels
+        return image_noise([derived_seed(seed, "image", index) for index in range(num)], self.sample_shape), labels
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Of one sample's noise."""
+        return self.noise_shape or self.images.pixel_shape
+
+    FLOOR = ("reference_sha256", "feature_network_sha256", "num_samples")
+    """What of `content` decides the floor."""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All that decides a row's distances but the row: how many images at a time is not part of it."""
+        settings = self.settings
+        return {
+            **self.provenance,
+            "noise_shape": self.sample_shape,
+            "num_samples": settings.num_samples,
+            "nearest_neighbours": settings.nearest_neighbours,
+        }
 
     @property
     def provenance(self) -> dict[str, Any]:

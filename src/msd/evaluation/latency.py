@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,23 @@ SECONDS_A_CELL = 1.5
 """Slow requests are repeated until about this long has been spent, and at least twice."""
 
 
+def machine(device: str = "cpu") -> str:
+    """What a time was taken on, in words: system, processor and cores, and the GPU where it is one's work."""
+    cores = os.cpu_count() or 1
+    words = f"{platform.system()} {platform.machine()}, {_processor()}, {cores} core{'' if cores == 1 else 's'}"
+    if torch.device(device).type == "cuda":
+        words += f", {torch.cuda.get_device_name(device)}"
+    return words
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown processor"
+
+
 @contextmanager
 def _latency_threads() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -39,7 +57,12 @@ def _latency_threads() -> Iterator[None]:
 
 @_latency_threads()
 def measure_latency(
-    sampler: Sampler, noise_shape: tuple[int, ...], num_conditions: int, batches: tuple[int, ...], repeats: int
+    sampler: Sampler,
+    noise_shape: tuple[int, ...],
+    num_conditions: int,
+    batches: tuple[int, ...],
+    repeats: int,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Median milliseconds of one request per batch size, all of one class: a request goes to one student.
 
@@ -61,6 +84,7 @@ def measure_latency(
             if sum(durations) > SECONDS_A_CELL and len(durations) >= 2:
                 break
         result[str(batch)] = round(statistics.median(durations) * 1000, 4)
+        on_batch()
     return result
 
 
@@ -87,6 +111,7 @@ def measure_peak_memory(folder: Path, solver: Solver | None, batch: int, threads
     command = [sys.executable, "-m", memory_probe.__name__, str(folder), method, str(num_steps), str(batch)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
-        raise RunError(f"the memory probe failed ({done.stderr.strip().splitlines()[-1:]}); run again with --debug.")
+        reason = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
+        raise RunError(f"peak memory cannot be measured ({reason}); free some memory, and run the same command again.")
     value: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return value["mib"]

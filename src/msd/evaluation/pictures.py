@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
+
+# Without a home to keep its fonts in, matplotlib takes a temporary folder, which is nothing to tell a user.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 INK, MUTED, RULE = "#1c2330", "#5d6778", "#e3e7ee"
 

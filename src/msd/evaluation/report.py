@@ -26,6 +26,8 @@ from msd.evaluation.results import (
 from msd.evaluation.table import table
 from msd.files import write_json, write_text
 
+PAGE, METRICS = "index.html", "metrics.json"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 MOST_HERO_BASELINES = 2
 """At the top of the page there is room for the reference, the main row and this many of the baselines, the first ones."""
 
@@ -43,8 +45,6 @@ class ReportInputs:
     grids: dict[str, Tensor]
     """Images `[num_labels * num_grid_columns, C, H, W]` of each row, a line of them per class, all from the same noise."""
     num_grid_columns: int
-    timings: dict[str, float]
-    """Seconds per piece of work."""
     versions: dict[str, str]
 
 
@@ -52,18 +52,17 @@ def write_report(folder: Path, inputs: ReportInputs) -> Path:
     """Write metrics.json and index.html, each complete or not at all; returns the latter. Raises RunError."""
     import jinja2
 
-    template = Path(__file__).with_name("report.html.j2")
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(template.name).render(_context(inputs))
-    write_json(folder / "metrics.json", inputs.metrics)
-    write_text(folder / "index.html", page)
-    return folder / "index.html"
+    page = environment.get_template(TEMPLATE.name).render(_context(inputs))
+    write_json(folder / METRICS, inputs.metrics)
+    write_text(folder / PAGE, page)
+    return folder / PAGE
 
 
 def _context(inputs: ReportInputs) -> dict[str, Any]:
@@ -105,7 +104,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "memorisation": {name: row["memorisation"] for name, row in rows.items() if row.get("memorisation")},
         "recipe": _yaml(inputs.recipe),
         "targets": _yaml(metrics["targets"]) if metrics.get("targets") else None,
-        "timings": [(name, _duration(seconds)) for name, seconds in inputs.timings.items()],
+        "timings": [(name, _duration(seconds)) for name, seconds in (metrics.get("seconds") or {}).items()],
         "versions": inputs.versions,
         "provenances": [_yaml(provenance) for provenance in provenances],
     }

@@ -53,7 +53,10 @@ class Headline(TypedDict):
     """Time to find the students of a request, over the time to answer it, by its size."""
     training_wall_seconds: float | None
     """Of the main row's students, by the clock."""
+    seconds: dict[str, float]
+    """By the clock, of each piece of work when it was done: pretraining, pairs, training, evaluation."""
     wall_seconds: float | None
+    """Their sum."""
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
@@ -91,6 +94,7 @@ def headline(metrics: Mapping[str, Any]) -> Headline:
         "label_accuracy": main.get("label_accuracy"),
         "routing_shares": _ratios(metrics.get("routing_ms") or {}, answered),
         "training_wall_seconds": main.get("training_wall_seconds"),
+        "seconds": metrics.get("seconds") or {},
         "wall_seconds": metrics.get("wall_seconds"),
     }
 

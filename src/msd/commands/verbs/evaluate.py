@@ -13,12 +13,17 @@ if TYPE_CHECKING:
 def evaluate(*, cohort: CohortArgument, changes: Changes, out: Out = None, output: Output) -> None:
     """Measure a cohort beside its teacher: quality globally and per part, latency.
 
+    Written beside the cohort, as COHORT-metrics.json, unless --out says otherwise.
+
     Example: msd eval runs/demo/cohort --set evaluation.num_samples=2000 --json
     """
-    from msd.commands.demo import show_metrics
+    from msd.commands.targets import beside, check_file, is_metrics
+
+    saved = out or beside(cohort, "-metrics.json")
+    check_file(saved, is_metrics, "an evaluation's results")
+    from msd.commands.console import show_metrics
     from msd.commands.evaluate import cohort_recipe, evaluate_cohort
 
-    saved = out or cohort / "metrics.json"
     recipe = cohort_recipe(cohort, changes.overrides, changes.seed, changes.device)
     metrics = evaluate_cohort(cohort, recipe, saved, output)
     show_metrics(metrics, output)

@@ -15,12 +15,12 @@ def partition(*, request: RunRequest, output: Output) -> None:
 
     Example: msd partition digits --set partition.method=balanced-kmeans --out runs/kmeans
     """
-    from msd.commands.console import partition_table
     from msd.commands.distill import begin, partition_report, prepare
+    from msd.commands.tables import partition_table
 
     with request.run().owned("msd partition") as run:
         planned, inputs = prepare(run)
         begin(run, planned, inputs, output)
     report = partition_report(run, inputs)
-    output.show(partition_table(report))
+    output.show(partition_table(report, output.width))
     output.result(report, f"saved as {run.partition}")

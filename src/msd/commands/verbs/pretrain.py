@@ -33,5 +33,5 @@ def pretrain(
         facts = (pretrain_teacher if network == "teacher" else pretrain_features)(run, output)
     quality = facts.get("quality", facts)
     shown = {key: quality[key] for key in ("frechet_distance", "label_accuracy", "held_out_accuracy") if key in quality}
-    folder = run.teacher if network == "teacher" else run.folder / "features"
+    folder = run.teacher if network == "teacher" else run.features
     output.result(facts, f"{folder}: " + ", ".join(f"{key} {value}" for key, value in shown.items()))

@@ -11,13 +11,16 @@ if TYPE_CHECKING:
 
 
 def report(*, run: RunArgument, out: Out = None, output: Output) -> None:
-    """Write a run's page (report/index.html) from its last evaluation, or measure it first.
+    """Write a run's page (report/index.html) from its last evaluation; what changed since then is measured first.
 
     Example: msd report runs/demo
     """
-    from msd.commands.evaluate import make_report
+    from msd.commands.report import report as command
+    from msd.commands.targets import check_report
     from msd.run import Run
 
     with Run.open(run).owned("msd report") as opened:
-        page = make_report(opened, output, folder=out or opened.report)
+        folder = out or opened.report
+        check_report(folder, opened)
+        page = command(opened, folder, output)
     output.result({"report": str(page)}, f"look at {page}")

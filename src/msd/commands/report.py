@@ -1,0 +1,102 @@
+"""`msd report`: a run's page, from what was measured of it."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msd import __version__
+from msd.commands.console import Output
+from msd.commands.evaluate import Table, evaluate_run, kept_keys, table_of
+from msd.diffusion.draw import derived_seed, image_noise
+from msd.errors import MsdError
+from msd.evaluation.kept import Kept, Measurement
+from msd.evaluation.pictures import Curve
+from msd.evaluation.report import METRICS, PAGE, TEMPLATE, ReportInputs, write_report
+from msd.evaluation.results import read_metrics
+from msd.files import read_json, sha256_file, sha256_json, write_json
+from msd.fleet.plan import StoredPlan, StoredRow
+from msd.run import Run
+from msd.training.records import read_records
+
+NUM_GRID_COLUMNS = 6
+
+
+def report(run: Run, folder: Path, output: Output) -> Path:
+    """The page of the run's last evaluation; what changed since then, or was never measured, is measured first."""
+    table = table_of(run)
+    return make_report(run, table, last_metrics(run, table, output), folder, output)
+
+
+def make_report(run: Run, table: Table, metrics: dict[str, Any], folder: Path, output: Output) -> Path:
+    """Write `metrics` and the page that shows them into `folder`, unless this very page is there. Raises RunError."""
+    recipe, partition = run.recipe.model_dump(mode="json"), read_json(run.partition_report, what="a partition's report")
+
+    def draw() -> str:
+        inputs = ReportInputs(metrics, recipe, partition, curves_of(run), grids(table), NUM_GRID_COLUMNS, versions())
+        return sha256_file(write_report(folder, inputs))
+
+    content = {
+        "shown": [metrics, recipe, partition, versions(), sha256_file(TEMPLATE)],
+        "images": {name: subject.content for name, subject in table.subjects.items()},
+        "curves": {str(path.relative_to(run.jobs)): sha256_file(path) for *_, path in _trainings(run)},
+    }
+    drawn = Kept(run.evaluations, output.say).answer(Measurement("page", {"content": sha256_json(content)}), draw)
+    page = folder / PAGE
+    if not page.is_file() or sha256_file(page) != drawn:
+        draw()
+    write_json(folder / METRICS, metrics)
+    return page
+
+
+def last_metrics(run: Run, table: Table, output: Output) -> dict[str, Any]:
+    """What stands in the run's metrics.json while that is about the table as it is now; else it is evaluated again."""
+    if run.metrics.exists():
+        try:
+            metrics = read_metrics(run.metrics)
+            if kept_keys(metrics) == {name: table.quality(name).key for name in table.subjects}:
+                return metrics
+            output.say(f"{run.metrics} is of other students or settings than the run has now; what changed is measured.")
+        except (MsdError, KeyError, TypeError, AttributeError) as error:
+            output.say(f"{run.metrics} cannot be used ({error}); it is made again from what is kept.")
+    return evaluate_run(run, table, output)
+
+
+def curves_of(run: Run) -> list[Curve]:
+    """The records of every training of the run, each once."""
+    return [
+        Curve(key.rpartition("-")[0], row.name, part if len(row.jobs) > 1 else None, read_records(path))
+        for row, part, key, path in _trainings(run)
+    ]
+
+
+def _trainings(run: Run) -> list[tuple[StoredRow, int, str, Path]]:
+    """Every file of records, with the first row and part that its job is of."""
+    found: dict[Path, tuple[StoredRow, int, str, Path]] = {}
+    for row in StoredPlan.load(run.plan).rows:
+        for part, key in enumerate(row.jobs):
+            for path in sorted((run.jobs / key).glob("stages/*/records.jsonl")):
+                found.setdefault(path, (row, part, key, path))
+    return list(found.values())
+
+
+def grids(table: Table) -> dict[str, Tensor]:
+    """A few images of every class from each sampler, all from the same noise."""
+    labels = torch.arange(table.main.partition.num_conditions).repeat_interleave(NUM_GRID_COLUMNS)
+    noise = image_noise([derived_seed("grid", index) for index in range(len(labels))], table.main.noise_shape)
+    return {name: subject.sampler.generate(noise, labels) for name, subject in table.subjects.items()}
+
+
+def versions() -> dict[str, str]:
+    packages = ("torch", "diffusers", "torchmetrics", "numpy")
+    return {
+        "msd": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "platform": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,187 @@
+"""Tables for people, as wide as the terminal: where there is no room for all columns, they go in a stated order.
+
+Numbers are never cut: names fold over lines first, then whole columns go, those of the highest `rank` first, and those of
+rank 0 never. From the table of jobs go conditions, losses, stage, speed, time and time left, in this order, so that name,
+state and steps done stay; from the table of rows recall, precision and the middle latencies, KID, the longest latency,
+evaluations, the shortest latency and accuracy, so that name and distance stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from msd.commands.streams import one_line
+from msd.conditions.partition import Partition
+from msd.evaluation.results import batch_sizes, description, latencies
+from msd.fleet.jobs import Job, PairsTask, Status
+
+STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
+NARROWEST = 8
+"""Letters a line that a folded column keeps at least."""
+ERROR_LENGTH = 400
+"""Letters of a job's error under the table."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column; `folds` if its cells may go over several lines."""
+
+    heading: str
+    justify: Literal["left", "right"] = "right"
+    rank: int = 0
+    folds: bool = False
+
+
+def fitted(title: str, columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], width: int) -> Table:
+    """A table of at most `width` letters, if leaving out columns can make it so."""
+    shown = list(range(len(columns)))
+    while _width([columns[place] for place in shown], [[row[place] for place in shown] for row in rows]) > width:
+        last = max(shown, key=lambda place: columns[place].rank)
+        if columns[last].rank == 0:
+            break
+        shown.remove(last)
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for place in shown:
+        column = columns[place]
+        table.add_column(column.heading, justify=column.justify, no_wrap=not column.folds, overflow="fold")
+    for row in rows:
+        table.add_row(*(row[place] for place in shown))
+    gone = [column.heading for place, column in enumerate(columns) if place not in shown]
+    table.caption = f"no room for {', '.join(gone)}" if gone else None
+    return table
+
+
+def _width(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]]) -> int:
+    """Letters that the table takes at least: its lines and cells, folded ones at their narrowest."""
+    total = 1
+    for place, column in enumerate(columns):
+        lines = [column.heading, *(line for row in rows for line in str(row[place]).splitlines())]
+        longest = max(map(cell_len, lines))
+        total += 3 + (min(longest, NARROWEST) if column.folds else longest)
+    return total
+
+
+JOB_COLUMNS = (
+    Column("job", "left", folds=True),
+    Column("conditions", "left", rank=6),
+    Column("stage", "left", rank=4),
+    Column("state", "left"),
+    Column("done"),
+    Column("per second", rank=3),
+    Column("losses", rank=5),
+    Column("time", rank=2),
+    Column("left", rank=1),
+)
+
+
+def job_table(statuses: Mapping[str, Status], describe: Mapping[str, str], width: int) -> Table:
+    """One line a job: state, progress, speed, losses, time left; under it the errors of those that failed."""
+    rows = []
+    for name, status in statuses.items():
+        left = status.seconds_left
+        losses = ", ".join(f"{loss.removesuffix('/loss')} {value:.3g}" for loss, value in _losses(status).items())
+        rows.append(
+            (
+                one_line(name),
+                describe.get(name, ""),
+                one_line(status.stage),
+                Text(one_line(status.state), STATE_STYLES.get(status.state, "")),
+                f"{status.step} / {status.num_steps}",
+                f"{status.steps_per_second:.1f}" if status.state == "running" else "",
+                one_line(losses),
+                f"{status.seconds:.0f} s",
+                f"{left:.0f} s" if left is not None else "",
+            )
+        )
+    table = fitted("jobs", JOB_COLUMNS, rows, width)
+    errors = [one_line(f"{name}: {status.error}")[:ERROR_LENGTH] for name, status in statuses.items() if status.error]
+    table.caption, table.caption_style = "\n".join(errors) or None, "red"
+    return table
+
+
+def _losses(status: Status) -> dict[str, float]:
+    return {name: value for name, value in status.losses.items() if "/loss" in name}
+
+
+def metrics_table(metrics: Mapping[str, Any], title: str, width: int) -> Table:
+    """The rows of metrics.json, in its order, the main one in bold; under each name what it is and what it holds equal."""
+    rows: Mapping[str, Mapping[str, Any]] = metrics["rows"]
+    sizes = batch_sizes(rows)
+    columns = [
+        Column("sampler", "left", folds=True),
+        Column("FD"),
+        Column("KID", rank=5),
+        Column("prec.", rank=6),
+        Column("recall", rank=7),
+        Column("acc. %", rank=1),
+        Column("NFE", rank=3),
+    ]
+    for place, size in enumerate(sizes):
+        columns.append(Column(f"ms \u00d7{size}", rank=2 if place == 0 else 4 if place == len(sizes) - 1 else 6))
+    lines = []
+    for name, row in rows.items():
+        timed, style = latencies(row), "bold" if name == metrics["main"] else ""
+        cells = [
+            _number(row.get("frechet_distance"), 2),
+            _number(row.get("kid"), 4),
+            _number(row.get("precision"), 3),
+            _number(row.get("recall"), 3),
+            _number(row.get("label_accuracy"), 1, 100),
+            _number(row.get("num_function_evaluations"), 0),
+            *(_number(timed.get(size), 2) for size in sizes),
+        ]
+        label = Text.assemble((one_line(name), style), "\n", (one_line(description(row)), "dim"))
+        lines.append([label, *(Text(cell, style) for cell in cells)])
+    return fitted(title, columns, lines, width)
+
+
+def _number(value: float | None, decimals: int, scale: float = 1) -> str:
+    return "" if value is None else f"{value * scale:.{decimals}f}"
+
+
+PARTITION_COLUMNS = (
+    Column("part"),
+    Column("conditions", "left", folds=True),
+    Column("size", rank=2),
+    Column("prior"),
+    Column("coherence", rank=1),
+)
+
+
+def partition_table(report: Mapping[str, Any], width: int) -> Table:
+    """A line a part: its conditions, how many they are, how often it is asked, how alike they are."""
+    rows = [
+        (
+            str(row["part"]),
+            condition_list(row["conditions"]),
+            str(row["size"]),
+            f"{row['prior']:.4f}",
+            "" if row["coherence"] is None else f"{row['coherence']:+.3f}",
+        )
+        for row in report["parts"]
+    ]
+    return fitted(f"partition {report['hash'][:12]} ({report['method']})", PARTITION_COLUMNS, rows, width)
+
+
+def describe(job: Job) -> str:
+    """The conditions that a job works for, in a few words."""
+    if isinstance(job.task, PairsTask) or job.task.partition is None:
+        return ""
+    return condition_list(list(Partition.from_json(job.task.partition, source=job.name).parts[job.task.part or 0]))
+
+
+def condition_list(conditions: list[int]) -> str:
+    """Class numbers with runs shortened: [0, 1, 2, 7] -> "0-2, 7"."""
+    pieces: list[list[int]] = []
+    for condition in sorted(conditions):
+        if pieces and condition == pieces[-1][-1] + 1:
+            pieces[-1].append(condition)
+        else:
+            pieces.append([condition])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in pieces)
