@@ -132,18 +132,24 @@ def test_samples_replace_samples_and_nothing_else(cohort: Manifest, tmp_path: Pa
     else:
         out.write_bytes(b"mine")
     before = out.read_bytes()
-    assert "exists and is not samples that msd wrote" in fails("sample", cohort.folder, "--num", 1, "--out", out)
+    assert "exists and does not hold samples that msd wrote" in fails("sample", cohort.folder, "--num", 1, "--out", out)
     assert out.read_bytes() == before
     os.remove(out)
     os.mkfifo(out)
-    assert "exists and is not samples" in fails("sample", cohort.folder, "--out", out)
+    assert "exists and does not hold samples" in fails("sample", cohort.folder, "--out", out)
+
+
+@pytest.mark.parametrize("label", ["10", "-1", "9" * 30])
+def test_samples_of_a_class_that_there_is_not_are_refused(cohort: Manifest, tmp_path: Path, label: str) -> None:
+    sentence = fails("sample", cohort.folder, "--labels", f"3,{label}", "--out", tmp_path / "a.png")
+    assert f"class {label} is outside the partition; classes are 0 to 9" in sentence
 
 
 def test_an_evaluation_replaces_results_only_and_says_so_before_it_measures(cohort: Manifest, tmp_path: Path) -> None:
     """This cohort has no teacher to be measured with: what is said is said before it would be looked for."""
     notes = tmp_path / "metrics.json"
     notes.write_text(json.dumps({"rows": "mine"}))
-    assert "is not an evaluation's results that msd wrote" in fails("eval", cohort.folder, "--out", notes)
+    assert "does not hold an evaluation's results that msd wrote" in fails("eval", cohort.folder, "--out", notes)
     assert "is a folder" in fails("eval", cohort.folder, "--out", tmp_path)
     assert "cannot be written" in fails("eval", cohort.folder, "--out", notes / "x.json")
     (tmp_path / "cohort-metrics.json").write_text("{}")

@@ -93,7 +93,7 @@ def test_a_broken_measurement_is_made_again_with_a_warning(tmp_path: Path, damag
     said: list[str] = []
     assert Kept(tmp_path, said.append).answer(QUALITY, lambda: 1.5) == 1.5
     assert len(said) == 1
-    assert "is ignored, and measured again" in said[0]
+    assert "is ignored, and made again" in said[0]
     assert Kept(tmp_path, pytest.fail).answer(QUALITY, never) == 1.5
 
 

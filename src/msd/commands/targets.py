@@ -54,9 +54,9 @@ def check_report(folder: Path, run: Run) -> None:
 def check_file(path: Path, is_ours: Callable[[Path], bool], what: str) -> None:
     """Raises RunError unless `path` is free or one of our own (`what` says of which kind), and writable."""
     if path.is_dir():
-        raise RunError(f"{path} is a folder where {what} is to be written; give a file's name with --out.")
+        raise RunError(f"{path} is a folder, and {what} go into a file; give its name with --out.")
     if os.path.lexists(path) and not (path.is_file() and is_ours(path)):  # a pipe or a device is never ours
-        raise RunError(f"{path} exists and is not {what} that msd wrote; choose another name with --out, or move it.")
+        raise RunError(f"{path} exists and does not hold {what} that msd wrote; choose another name with --out, or move it.")
     probe(path.parent)
 
 

@@ -69,7 +69,7 @@ class Kept:
             if content["sha256"] != _seal(measurement, found):  # damaged, edited, or of other content
                 raise ValueError
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            self.warn(f"{path} is not a measurement as msd keeps it; it is ignored, and measured again.")
+            self.warn(f"{path} is not a measurement as msd keeps it; it is ignored, and made again.")
             return None
         return found
 
