@@ -147,7 +147,7 @@ def _carry_over(old: Path, new: Path, ours: set[str], within: str = "") -> None:
             if not was_there and any(os.scandir(entry.path)) and not any(os.scandir(target)):
                 target.rmdir()  # all that it held was ours
         elif target.is_dir():
-            raise FileExistsError(errno.EEXIST, f"{entry.path} is in the way")
+            raise RunError(f"{entry.path} is in the way of what is to be written there; move it away.")
         elif entry.is_symlink() and not os.path.lexists(target):
             os.symlink(os.readlink(entry.path), target)
         elif not os.path.lexists(target):
