@@ -65,12 +65,15 @@ def partition_report(run: Run, inputs: Inputs) -> dict[str, Any]:
     return Partition.load(run.partition).report(inputs.teacher.embeddings())
 
 
+def all_done(run: Run, jobs: Sequence[Job]) -> bool:
+    return all(is_done(job, run.jobs / job.key) for job in jobs)
+
+
 def train(run: Run, jobs: Sequence[Job], inputs: Inputs, output: Output, work: str) -> None:
     """Do jobs in a live table, their time booked as `work` unless all are done. Raises StudentFailed or Interrupted."""
     weights = (inputs.teacher.folder / WEIGHTS).stat().st_size
     fitting = run.recipe.fleet.max_parallel or num_fitting(weights, run.recipe.fleet.threads, run.recipe.device)
-    done = all(is_done(job, run.jobs / job.key) for job in jobs)
-    booked = nullcontext() if done else run.timed(work)
+    booked = nullcontext() if all_done(run, jobs) else run.timed(work)
     with booked, output.live_jobs({job.name: describe(job) for job in jobs}) as on_change:
         run_jobs(jobs, run.jobs, fitting, on_change)
 

@@ -60,9 +60,12 @@ class Table:
         return next(iter(self.subjects))
 
     def quality(self, name: str) -> Measurement:
-        """What decides a row's distances: they are the same for whoever asks."""
-        device = torch.device(self.recipe.device).type
-        return Measurement("quality", {"row": self.subjects[name].content, "device": device, **self.bench.content})
+        return quality_of(self.subjects[name], self.bench, self.recipe.device)
+
+
+def quality_of(subject: Subject, bench: Bench, device: str) -> Measurement:
+    """What decides a row's distances: they are the same for whoever asks."""
+    return Measurement("quality", {"row": subject.content, "device": torch.device(device).type, **bench.content})
 
 
 def table_of(run: Run) -> Table:
