@@ -22,6 +22,8 @@ def sample(folder: Path, labels: Sequence[int] | None, num: int, seed: int, out:
         raise RunError(f"{out} ends in neither .png nor .npz; choose one with --out.")
     cohort = Cohort.load(folder, Engine.on(device).device)
     chosen = list(labels) if labels else list(range(cohort.partition.num_conditions))
+    cohort.route(chosen)  # refuses a class that there is not, before its number is multiplied
+    cohort.check_memory(len(chosen) * num)
     wanted = torch.tensor(chosen).repeat_interleave(num)
     images = cohort.generate(wanted, seed=seed)
     with replacing(out) as temporary, temporary.open("wb") as stream:
