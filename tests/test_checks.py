@@ -21,7 +21,7 @@ import msd
 from builders import UNIFORM, random_pairs, tiny_denoiser
 from msd import checks
 from msd.cohort.generate import Cohort
-from msd.cohort.manifest import Manifest
+from msd.cohort.manifest import Manifest, read_manifest
 from msd.cohort.residency import Residency
 from msd.conditions.partition import Partition
 from msd.conditions.splits import SplitRequest, make_partition
@@ -45,11 +45,15 @@ from msd.errors import (
     WeightsError,
 )
 from msd.fleet.plan import plan, read_inputs
+from msd.fleet.starts import read_start
 from msd.networks.build import unet_config
+from msd.networks.facts import read_facts
 from msd.networks.folder import load_denoiser, spec_from_json, spec_to_json
 from msd.recipe import DMSection, Recipe, SolverSection, load_recipe, revised, section_of, validate
+from msd.run import Run
 from msd.teachers.analytic import GaussianMixtureTeacher
 from msd.teachers.folder import load_teacher
+from msd.training.bundle import Bundle
 from msd.training.engine import Engine
 
 NAN, INF = math.nan, math.inf
@@ -232,6 +236,12 @@ WITHOUT_FILES: list[tuple[Callable[[], Any], type[MsdError], str]] = [
     (lambda: Cohort(None), WeightsError, r"manifest None .* use Cohort.load\(folder\)"),
     (lambda: Cohort.load(3), WeightsError, "a cohort's folder 3"),
     (lambda: load_teacher(None), WeightsError, "a teacher's source None"),
+    (lambda: Run.open(3), RunError, "a run's folder 3"),
+    (lambda: Run.open("nowhere"), RunError, "not a run's folder"),
+    (lambda: read_manifest("nowhere"), WeightsError, "nowhere"),
+    (lambda: read_start("nowhere"), WeightsError, "holds no student"),
+    (lambda: read_facts(None), WeightsError, "a denoiser's folder None"),
+    (lambda: Bundle.load("nowhere"), WeightsError, "nowhere cannot be read"),
     (lambda: load_denoiser(b"x"), WeightsError, "a denoiser's folder b'x'"),
 ]
 
