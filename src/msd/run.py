@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msd import checks
 from msd.errors import RunError
 from msd.files import ensure_writable, read_json, remove_leftovers, write_json
 from msd.owner import owned
@@ -26,8 +27,9 @@ class Run:
     recipe: Recipe
 
     @classmethod
-    def at(cls, recipe: Recipe, folder: Path) -> Run:
+    def at(cls, recipe: Recipe, folder: str | Path) -> Run:
         """The run of `recipe` in `folder`, new or to be continued. Raises RunError if another recipe made what is there."""
+        folder = checks.path(folder, "a run's folder", error=RunError)
         if (folder / RECIPE).exists():
             existing = cls.open(folder).recipe
             if existing.fingerprint() != recipe.fingerprint():
@@ -39,8 +41,9 @@ class Run:
         return cls(folder, recipe)
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: str | Path) -> Run:
         """An existing run. Raises RunError."""
+        folder = checks.path(folder, "a run's folder", error=RunError)
         if not (folder / RECIPE).is_file():
             raise RunError(f"{folder} is not a run's folder (no {RECIPE}); give the --out of `msd distill` or `msd demo`.")
         value = read_json(folder / RECIPE, what="a run's recipe")

@@ -103,7 +103,7 @@ def test_seed_counts_up_from_image_to_image(cohort: Manifest) -> None:
         ({"seed": 0, "seeds": [1]}, "seed and seeds each say what an image comes from; give one of them"),
         ({"seed": 0, "noise": torch.zeros(1, 1, 8, 8)}, "seed and noise each say"),
         ({"seeds": [1, 2]}, "there are 2 seeds for 1 labels; give one a label"),
-        ({"seeds": [-1]}, "seed -1 is out of range; choose seeds from 0 to"),
+        ({"seeds": [-1]}, "seed -1 is out of range; give a whole number from 0 to"),
         ({"seed": 2**63}, "is out of range"),
     ],
 )

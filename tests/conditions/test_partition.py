@@ -143,7 +143,7 @@ def test_partitions_are_made_saved_and_reported_without_torch(tmp_path):
         (((0, 1, 5),), even_prior(3), r"class 5 in part 0 does not exist; classes are 0 to 2"),
         (((0, 1), (2, -1)), even_prior(3), r"class -1 in part 1 does not exist"),
         (((0,), (1,)), (0.5, 0.4), r"the prior sums to 0\.9; make it non-negative and sum to 1"),
-        (((0,), (1,)), (1.5, -0.5), r"make it non-negative"),
+        (((0,), (1,)), (1.5, -0.5), r"prior\[0\] 1\.5 is out of range; give a number from 0 to 1"),
         (((0,), (1,)), (1.0, 0.0), r"part 1 has prior 0, so its student would never be asked"),
     ],
 )

@@ -15,8 +15,9 @@ from msd.stages.dm import DistributionMatching
 from msd.teachers.folder import Teacher
 from msd.training.checkpoint import Checkpoints
 from msd.training.engine import Engine
-from msd.training.loop import MAX_SKIPPED, Loss, Stage, Turn, steps
+from msd.training.loop import Loss, Stage, Turn, steps
 from msd.training.records import RecordFile, read_records
+from msd.training.watch import MAX_SKIPPED
 
 ENGINE = Engine.on("cpu")
 SETTINGS = DMSection(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,16 +11,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from msd import checks
 from msd.cohort.backends import BACKENDS, Generator
 from msd.cohort.manifest import Manifest, read_manifest
 from msd.cohort.residency import Residency
 from msd.conditions.partition import Partition
 from msd.conditions.table import Conditions, LabelConditions
 from msd.diffusion.draw import image_noise
-from msd.errors import ConditionError, WeightsError
+from msd.errors import ConditionError, PartitionError, WeightsError
 from msd.networks.facts import WEIGHTS
 
-MAX_SEED = 2**63 - 1
+SMALL = 2**20
+"""Bytes of images below which nobody asks how much memory there is."""
 
 
 class Cohort:
@@ -39,10 +42,9 @@ class Cohort:
         backend: str = "eager",
         max_bytes: int | None = None,
     ):
-        if backend not in BACKENDS:
-            raise WeightsError(f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
-        self.manifest = manifest
-        self.device = torch.device(device)
+        self.device = checks.device(device)
+        checks.choice(backend, BACKENDS, "backend", error=WeightsError)
+        self.manifest = checks.instance(manifest, Manifest, "manifest", "use Cohort.load(folder)", error=WeightsError)
         self.conditions: Conditions = LabelConditions(manifest.partition.num_conditions)
         self.students: Residency[int, Generator] = Residency(
             load=lambda part: BACKENDS[backend](manifest.student(part), self.device),
@@ -59,11 +61,13 @@ class Cohort:
         backend: str = "eager",
         max_bytes: int | None = None,
     ) -> Cohort:
-        """Open a cohort's folder; its students' weights take at most `max_bytes` of memory at a time.
+        """Open a cohort's folder (str or Path); its students' weights take at most `max_bytes` of memory at a time.
 
-        Raises WeightsError or PartitionError when its pieces do not belong together.
+        Raises WeightsError or PartitionError when its pieces do not belong together or the backend is unknown, and RunError
+        for a device that is not there, before anything is read.
         """
-        return cls(read_manifest(Path(folder)), device, backend=backend, max_bytes=max_bytes)
+        device, folder = checks.device(device), checks.path(folder, "a cohort's folder", error=WeightsError)
+        return cls(read_manifest(folder), device, backend=backend, max_bytes=max_bytes)
 
     @property
     def partition(self) -> Partition:
@@ -83,12 +87,16 @@ class Cohort:
 
     @contextmanager
     def student(self, part: int) -> Iterator[Generator]:
-        """The student of a part, loaded and verified on first use, in memory while the block lasts. Raises WeightsError."""
+        """The student of a part, loaded and verified on first use, in memory while the block lasts.
+
+        Raises WeightsError, and PartitionError for a part that there is not.
+        """
+        part = checks.whole(part, "part", 0, self.num_students - 1, error=PartitionError)
         with self.students.borrow(part) as student:
             yield student
 
     def route(self, labels: Tensor | Sequence[int]) -> Tensor:
-        """The part of each label, `[N]`. Raises PartitionError for a label outside the partition."""
+        """The part of each label, `[N]`. Raises PartitionError for what is no list of class numbers of the partition."""
         return self.partition.assign(labels)
 
     def generate(
@@ -98,17 +106,22 @@ class Cohort:
         seeds: Sequence[int] | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Images `[N, *pixel_shape]` float32 in [-1, 1], one a label, in the order of `labels` (class numbers).
+        """Images `[N, *pixel_shape]` float32 in [-1, 1], one a label, in their order: class numbers `[N]`, as a list,
+        an array or a tensor of whole numbers.
 
-        Image i comes from noise of its own seed, `seed` + i or `seeds[i]` (fresh ones without either), or from `noise`
-        `[N, *noise_shape]`, standard normal. So it depends on its student, seed and label alone: not on the other images,
+        Image i comes from noise of its own seed, `seed` + i or `seeds[i]` (0 to 2^63 - 1; fresh ones without either), or
+        from `noise` `[N, *noise_shape]`, standard normal floats (float64 is cast to float32). So it depends on its student,
+        seed and label alone: not on the other images,
         their order or the partition. Bit for bit, that is, on the same backend and while its student gets batches of one
         size, on one thread or two; batches of 1 to 256 differ by rounding, at most 1.2e-6 in the digits models on CPU.
 
-        Raises PartitionError for a label outside the partition, ConditionError for seeds or noise that don't fit the labels.
+        Raises PartitionError for labels outside the partition, and for floats, bools and one-hot rows; ConditionError for
+        seeds or noise that don't fit the labels, for noise that is not finite, and for more images than fit into memory;
+        WeightsError when a student's samples are not finite.
         """
-        keys = torch.as_tensor(labels, dtype=torch.long).reshape(-1).cpu()
+        keys = checks.class_numbers(labels, self.partition.num_conditions, error=PartitionError)
         parts = self.route(keys)
+        self.check_memory(len(keys), parts)
         noise = self._noise(len(keys), seed, seeds, noise)
         images = torch.empty(len(keys), *self.pixel_shape)
         asked = parts.unique().tolist()
@@ -116,6 +129,20 @@ class Cohort:
             mine = parts == part if len(asked) > 1 else slice(None)  # the usual request: nothing to take apart
             images[mine] = self._generate_part(part, noise[mine], keys[mine])
         return images
+
+    def check_memory(self, num: int, parts: Tensor | None = None) -> None:
+        """Raises ConditionError when `num` images, and the work on those of the most asked of `parts` `[num]`, don't fit."""
+        # Noise and pixels, as a whole and as the part's own.
+        each = 2 * 4 * (math.prod(self.noise_shape) + math.prod(self.pixel_shape))
+        if num * each < SMALL:
+            return
+        error, advice = ConditionError, "ask for fewer at a time"
+        checks.fits_memory(num, each, "images", advice, error=error)
+        if parts is not None:
+            counts = parts.bincount()
+            with self.student(int(counts.argmax())) as student:
+                each += student.bytes_per_image * int(counts.max()) // num
+            checks.fits_memory(num, each, "images", advice, error=error)
 
     def _generate_part(self, part: int, noise: Tensor, keys: Tensor) -> Tensor:
         with self.student(part) as student:
@@ -126,19 +153,15 @@ class Cohort:
         if len(given) > 1:
             raise ConditionError(f"{' and '.join(given)} each say what an image comes from; give one of them.")
         if noise is not None:
-            wanted = (num, *self.noise_shape)
-            if noise.shape != wanted:
-                raise ConditionError(f"noise has shape {tuple(noise.shape)}, not {wanted}; give one sample a label.")
-            return noise
+            return checks.noise(noise, (num, *self.noise_shape))
         if seeds is None:
-            first = secrets.randbits(62) if seed is None else seed
+            first = secrets.randbits(62) if seed is None else checks.seed(seed, error=ConditionError)
             seeds = range(first, first + num)
+        else:
+            seeds = checks.items(seeds, "seeds", "whole numbers, one a label", error=ConditionError)
         if len(seeds) != num:
             raise ConditionError(f"there are {len(seeds)} seeds for {num} labels; give one a label.")
-        for value in seeds:
-            if not 0 <= value <= MAX_SEED:
-                raise ConditionError(f"seed {value} is out of range; choose seeds from 0 to {MAX_SEED}.")
-        return image_noise([int(value) for value in seeds], self.noise_shape)
+        return image_noise(seeds, self.noise_shape)
 
 
 def _size_of(weights: Path) -> int:

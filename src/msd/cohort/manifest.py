@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msd import checks
 from msd.conditions.partition import Partition
 from msd.errors import MsdError, RunError, WeightsError
 from msd.files import check_fields, check_schema, read_json, replacing_folder, write_json
@@ -73,11 +74,12 @@ def assemble(folder: Path, name: str, partition: Partition, students: Sequence[P
     return read_manifest(folder)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: str | Path) -> Manifest:
     """Read and check a cohort's manifest and its students' descriptions. Raises WeightsError or PartitionError.
 
     Weights are checked against their checksums when a student is loaded.
     """
+    folder = checks.path(folder, "a cohort's folder", error=WeightsError)
     path = folder / MANIFEST
     what = "a cohort's manifest"
     value = read_json(path, what=what, error=WeightsError)

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from msd import checks
+from msd.errors import WeightsError
+
 Key = TypeVar("Key", bound=Hashable)
 Held = TypeVar("Held")
 
@@ -27,10 +30,13 @@ class Residency(Generic[Key, Held]):
     """Things by key, loaded by `load(key)` on first use. Any number of threads may borrow at once; each is loaded once.
 
     Room for `size(key)` bytes is made before loading, so that the total stays within `max_bytes` (None: no limit) at all
-    times, but for what is in use: that is never let go, nor is the thing just asked for.
+    times, but for what is in use: that is never let go, nor is the thing just asked for. Raises WeightsError for a limit
+    that is no whole number of bytes.
     """
 
     def __init__(self, load: Callable[[Key], Held], size: Callable[[Key], int], max_bytes: int | None = None):
+        if max_bytes is not None:
+            checks.whole(max_bytes, "max_bytes", 0, None, error=WeightsError)
         self._load, self._size, self._max_bytes = load, size, max_bytes
         self._places: OrderedDict[Key, _Place[Held]] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()  # never held while something loads

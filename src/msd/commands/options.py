@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from msd.checks import MAX_SEED
 from msd.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe value, e.g. dm.learning_rate=3e-4.")
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where results go.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value on standard output.")]

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from msd.cohort.generate import Cohort
 from msd.commands.targets import NPZ_ARRAYS, PNG_MARK, check_file, is_samples
-from msd.errors import PartitionError, RunError
+from msd.errors import RunError
 from msd.evaluation.pictures import grid_image
 from msd.files import replacing
 from msd.training.engine import Engine
@@ -25,10 +25,8 @@ def sample(folder: Path, labels: Sequence[int] | None, num: int, seed: int, out:
     check_file(out, is_samples, "samples")
     cohort = Cohort.load(folder, Engine.on(device).device)
     chosen = list(labels) if labels else list(range(cohort.partition.num_conditions))
-    for label in chosen:  # before it is made a tensor, which has room for 64 bits
-        if not 0 <= label < cohort.partition.num_conditions:
-            last = cohort.partition.num_conditions - 1
-            raise PartitionError(f"class {label} is outside the partition; classes are 0 to {last}.")
+    cohort.route(chosen)  # refuses a class that there is not, before its number is multiplied
+    cohort.check_memory(len(chosen) * num)
     wanted = torch.tensor(chosen).repeat_interleave(num)
     images = cohort.generate(wanted, seed=seed)
     with replacing(out) as temporary, temporary.open("wb") as stream:

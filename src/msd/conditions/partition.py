@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msd import checks
+from msd.checks import MAX_COUNT
 from msd.errors import PartitionError
 from msd.files import check_fields, check_schema, read_json, sha256_json, write_json
 
@@ -28,8 +30,8 @@ FIELDS = ("schema", "method", "num_conditions", "parts", "prior", "hash")
 class Partition:
     """A total, disjoint division of `num_conditions` keys (class labels) into parts, with each class's prior.
 
-    `parts[k]` are the classes of part k; `prior[c]` is how often class c occurs (sums to 1). Raises PartitionError when a
-    part is empty, a class is in no part or in two, or the prior is not a distribution.
+    `parts[k]` are the classes of part k, whole numbers from 0; `prior[c]` is how often class c occurs, from 0 to 1 (sums to
+    1). Raises PartitionError when a part is empty, a class is in no part or in two, or the prior is not a distribution.
     """
 
     parts: tuple[tuple[int, ...], ...]
@@ -37,6 +39,21 @@ class Partition:
     method: str = "file"
 
     def __post_init__(self) -> None:
+        rows = checks.items(self.parts, "parts", "lists of class numbers", error=PartitionError)
+        parts = tuple(
+            tuple(
+                checks.whole(one, f"a class in part {index}", -MAX_COUNT, error=PartitionError)
+                for one in checks.items(row, f"part {index}", "class numbers", error=PartitionError)
+            )
+            for index, row in enumerate(rows)
+        )
+        prior = tuple(
+            checks.number(share, f"prior[{index}]", 0, 1 + 1e-6, error=PartitionError)
+            for index, share in enumerate(checks.items(self.prior, "prior", "one number a class", error=PartitionError))
+        )
+        checks.instance(self.method, str, "method", "name how the partition was found", error=PartitionError)
+        object.__setattr__(self, "parts", parts)  # plain numbers, whatever kind of list they came in
+        object.__setattr__(self, "prior", prior)
         seen: dict[int, int] = {}
         for index, part in enumerate(self.parts):
             if not part:
@@ -54,8 +71,7 @@ class Partition:
         for condition in range(self.num_conditions):
             if condition not in seen:
                 raise PartitionError(f"class {condition} is in no part; list it or set rest: {len(self.parts) - 1}")
-        # Written so that a NaN fails it too.
-        if not (all(value >= 0 for value in self.prior) and abs(sum(self.prior) - 1) <= 1e-6):
+        if abs(sum(self.prior) - 1) > 1e-6:
             raise PartitionError(f"the prior sums to {sum(self.prior):.6g}; make it non-negative and sum to 1.")
         for index, part in enumerate(self.parts):
             if sum(self.prior[condition] for condition in part) == 0:
@@ -66,7 +82,8 @@ class Partition:
     @classmethod
     def whole(cls, prior: Sequence[float]) -> Partition:
         """One part with every class: the single student."""
-        return cls(parts=(tuple(range(len(prior))),), prior=tuple(prior), method="whole")
+        shares = checks.items(prior, "prior", "one number a class", error=PartitionError)
+        return cls(parts=(tuple(range(len(shares))),), prior=tuple(shares), method="whole")
 
     @property
     def num_conditions(self) -> int:
@@ -96,16 +113,12 @@ class Partition:
         return owner
 
     def assign(self, keys: Tensor | Sequence[int]) -> Tensor:
-        """The part of each key, `[N]` int64 on the CPU. Raises PartitionError for a key outside the partition."""
-        import torch
+        """The part of each key `[N]`, `[N]` int64 on the CPU.
 
-        keys = torch.as_tensor(keys, dtype=torch.long).cpu()
-        outside = keys[(keys < 0) | (keys >= self.num_conditions)]
-        if len(outside):
-            raise PartitionError(
-                f"class {int(outside[0])} is outside the partition; classes are 0 to {self.num_conditions - 1}."
-            )
-        return self._owner[keys]
+        Raises PartitionError for a key outside the partition, and for what is no list of whole class numbers: floats,
+        bools, one-hot rows.
+        """
+        return self._owner[checks.class_numbers(keys, self.num_conditions, error=PartitionError)]
 
     @cached_property
     def _weights(self) -> dict[int | None, Tensor]:
@@ -114,8 +127,10 @@ class Partition:
     def weights(self, part: int | None = None) -> Tensor:
         """Probability of each key within `part` (None: under the global prior), `[num_conditions]` float32, sums to 1.
 
-        On the CPU and kept: not to be changed in place.
+        On the CPU and kept: not to be changed in place. Raises PartitionError for a part that there is not.
         """
+        if part is not None:
+            part = checks.whole(part, "part", 0, self.num_parts - 1, error=PartitionError)
         if part not in self._weights:
             import torch
 
@@ -159,11 +174,13 @@ class Partition:
             raise PartitionError(f"{source} was edited: its hash no longer fits; make it again with `msd partition`.")
         return partition
 
-    def save(self, path: Path) -> None:
-        write_json(path, self.to_json())
+    def save(self, path: str | Path) -> None:
+        write_json(checks.path(path, "a partition's file", error=PartitionError), self.to_json())
 
     @classmethod
-    def load(cls, path: Path) -> Partition:
+    def load(cls, path: str | Path) -> Partition:
+        """Raises PartitionError when there is none, or it is damaged or was edited."""
+        path = checks.path(path, "a partition's file", error=PartitionError)
         value = read_json(path, what="a partition", error=PartitionError)
         return cls.from_json(value, source=str(path))
 
@@ -172,8 +189,11 @@ class Partition:
 
         Coherence of a part is the mean cosine similarity of its classes' centred `embeddings` `[num_conditions, D]` to each
         other minus that to the classes of other parts: above 0, a part's conditions are more alike than across parts. It
-        is None without embeddings, for one-class parts and for a single part.
+        is None without embeddings, for one-class parts and for a single part. Raises PartitionError for embeddings of
+        another shape, or that are not finite.
         """
+        if embeddings is not None:
+            check_embeddings(embeddings, self.num_conditions)
         similarity = None if embeddings is None else _cosines(embeddings)
         rows = []
         for index, part in enumerate(self.parts):
@@ -201,6 +221,21 @@ class Partition:
             "balance": round(max(self.part_prior) / min(self.part_prior), 4),
             "parts": rows,
         }
+
+
+def check_embeddings(embeddings: NDArray[Any], num_conditions: int) -> NDArray[Any]:
+    """Class embeddings `[num_conditions, D]`, finite. Raises PartitionError."""
+    import numpy as np
+
+    is_table = isinstance(embeddings, np.ndarray) and embeddings.ndim == 2 and embeddings.dtype.kind == "f"
+    if not is_table or len(embeddings) != num_conditions:
+        raise PartitionError(
+            f"class embeddings are {checks.shown(embeddings)}, not one row of floats for each of {num_conditions} classes; "
+            "give an array of shape [num_conditions, D]."
+        )
+    if not np.isfinite(embeddings).all():
+        raise PartitionError("class embeddings hold numbers that are not finite; check the teacher's weights.")
+    return embeddings
 
 
 def _cosines(embeddings: NDArray[Any]) -> NDArray[Any]:

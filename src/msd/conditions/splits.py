@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msd.conditions.partition import Partition
+from msd import checks
+from msd.checks import MAX_COUNT
+from msd.conditions.partition import Partition, check_embeddings
 from msd.errors import PartitionError
 
 if TYPE_CHECKING:
@@ -32,7 +34,15 @@ class SplitRequest:
     seed: int = 0
     embeddings: Callable[[], NDArray[Any] | None] = no_embeddings
     """Gives `[num_conditions, D]`, one row a class, or None; needed by balanced-kmeans."""
-    file: Path | None = None
+    file: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises PartitionError; whether classes can be split into so many parts is for `make_partition` to say."""
+        checks.whole(self.num_conditions, "num_conditions", 1, error=PartitionError)
+        checks.whole(self.num_parts, "num_parts", -MAX_COUNT, error=PartitionError)
+        checks.seed(self.seed, "partition.seed", error=PartitionError)
+        if self.file is not None:
+            object.__setattr__(self, "file", checks.path(self.file, "partition.file", error=PartitionError))
 
 
 def contiguous(request: SplitRequest) -> Parts:
@@ -62,10 +72,10 @@ def balanced_kmeans(request: SplitRequest) -> Parts:
     embeddings = request.embeddings()
     if embeddings is None:
         raise PartitionError("balanced-kmeans needs class embeddings and this teacher has none; use contiguous or file.")
-    points = embeddings.astype(np.float64)
+    points = check_embeddings(embeddings, request.num_conditions).astype(np.float64)
     points = points - points.mean(0)
     points /= np.linalg.norm(points, axis=1, keepdims=True).clip(1e-12)
-    centres = KMeans(request.num_parts, random_state=request.seed).fit(points).cluster_centers_
+    centres = KMeans(request.num_parts, random_state=request.seed % 2**32).fit(points).cluster_centers_
     small, num_large = divmod(request.num_conditions, request.num_parts)
     owner = np.full(request.num_conditions, -1)
     for _ in range(100):
@@ -92,8 +102,9 @@ def from_file(request: SplitRequest) -> Parts:
 
     if request.file is None:
         raise PartitionError("method file needs the path of a YAML file; set partition.file.")
+    file = Path(request.file)
     try:
-        content = yaml.safe_load(request.file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise PartitionError(f"{request.file} does not exist; check partition.file.") from error
     except (OSError, yaml.YAMLError) as error:
@@ -126,12 +137,15 @@ SPLITS: dict[str, Callable[[SplitRequest], Parts]] = {
 
 def make_partition(method: str, request: SplitRequest, prior: tuple[float, ...]) -> Partition:
     """Divide by `method` (a key of SPLITS). Raises PartitionError, e.g. for more parts than classes."""
-    if method not in SPLITS:
-        raise PartitionError(f"there is no split {method!r}; choose one of {', '.join(SPLITS)}.")
+    checks.choice(method, SPLITS, "split", error=PartitionError)
+    checks.instance(request, SplitRequest, "request", "give a SplitRequest", error=PartitionError)
+    shares = checks.items(prior, "prior", "one number a class", error=PartitionError)
+    if len(shares) != request.num_conditions:
+        raise PartitionError(f"the prior has {len(shares)} values for {request.num_conditions} classes; give one a class.")
     if method != "file" and not 1 <= request.num_parts <= request.num_conditions:
         raise PartitionError(
             f"{request.num_conditions} classes cannot be split into {request.num_parts} parts; "
             f"set partition.num_parts between 1 and {request.num_conditions}."
         )
     parts = SPLITS[method](request)
-    return Partition(parts=tuple(tuple(part) for part in parts), prior=prior, method=method)
+    return Partition(parts=tuple(tuple(part) for part in parts), prior=tuple(shares), method=method)

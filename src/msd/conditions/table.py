@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msd import checks
+from msd.errors import ConditionError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -42,6 +45,9 @@ class LabelConditions:
     num: int
     embeddings: NDArray[Any] | None = None
     null: Condition | None = None
+
+    def __post_init__(self) -> None:
+        checks.whole(self.num, "the number of classes", 1, error=ConditionError)
 
     def __getitem__(self, keys: Tensor) -> Condition:
         return keys

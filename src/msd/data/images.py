@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from msd import checks
 from msd.diffusion.codec import AffineCodec
 from msd.errors import DataError
 from msd.files import sha256_bytes
@@ -15,13 +16,31 @@ from msd.files import sha256_bytes
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images in memory: `pixels` `[N, C, H, W]` float32 in [-1, 1], `labels` `[N]` int64 in 0..num_conditions-1."""
+    """Images in memory: `pixels` `[N, C, H, W]` float32 in [-1, 1], `labels` `[N]` int64 in 0..num_conditions-1.
+
+    Raises DataError for others: a NaN among the pixels would otherwise show only as a training that diverges.
+    """
 
     name: str
     pixels: Tensor
     labels: Tensor
     num_conditions: int
     licence: str
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        if not isinstance(pixels, Tensor) or pixels.dtype != torch.float32 or pixels.ndim != 4 or not pixels.numel():
+            raise DataError(f"pixels of {self.name} are {checks.shown(pixels)}; give float32 [N, C, H, W], N at least 1.")
+        if bad := checks.num_not_finite(pixels):
+            raise DataError(
+                f"{bad} of {len(pixels)} images of {self.name} hold numbers that are not finite; mend or drop them."
+            )
+        if float(pixels.abs().max()) > 1:
+            raise DataError(f"pixels of {self.name} go beyond [-1, 1]; scale them, e.g. 0..255 by / 127.5 - 1.")
+        num = checks.whole(self.num_conditions, "num_conditions", 1, error=DataError)
+        labels = checks.class_numbers(self.labels, num, self.name, error=DataError)
+        if len(labels) != len(pixels):
+            raise DataError(f"{self.name} has {len(labels)} labels for {len(pixels)} images; give one an image.")
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:
@@ -39,8 +58,11 @@ class ImageSet:
         return sha256_bytes(self.pixels.numpy().tobytes() + self.labels.numpy().tobytes())
 
     def codec(self, sigma_data: float) -> AffineCodec:
-        """The map after which all pixels together have mean 0 and standard deviation sigma_data."""
+        """The map after which all pixels together have mean 0 and standard deviation sigma_data. Raises DataError."""
+        checks.sigma(sigma_data, "sigma_data", error=DataError)
         deviation = float(self.pixels.double().std())
+        if not deviation > 0:
+            raise DataError(f"all pixels of {self.name} are the same, so there is nothing to learn; give other images.")
         return AffineCodec(shift=float(self.pixels.double().mean()), scale=deviation / sigma_data)
 
 
@@ -61,6 +83,4 @@ IMAGE_SETS = {"digits": load_digits}
 
 def load_images(name: str) -> ImageSet:
     """The image set of that name. Raises DataError."""
-    if name not in IMAGE_SETS:
-        raise DataError(f"there is no image set {name!r}; choose one of {', '.join(IMAGE_SETS)}.")
-    return IMAGE_SETS[name]()
+    return IMAGE_SETS[checks.choice(name, IMAGE_SETS, "image set", error=DataError)]()

@@ -5,6 +5,7 @@ A shard's content depends only on the seed and its index, so a missing or damage
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msd import checks
 from msd.diffusion.draw import Draw
 from msd.errors import DataError, TrainingError
 from msd.files import read_json, replacing, sha256_file, write_json
@@ -32,6 +34,18 @@ class PairSet:
     keys: Tensor
     samples: Tensor
 
+    def __post_init__(self) -> None:
+        """Raises DataError when the three do not belong together."""
+        if not all(isinstance(value, Tensor) for value in (self.noise, self.keys, self.samples)):
+            raise DataError("pairs are noise, keys and samples; give three tensors.")
+        if (
+            self.noise.shape != self.samples.shape
+            or self.keys.shape != self.noise.shape[:1]
+            or self.keys.dtype != torch.int64
+        ):
+            shapes = ", ".join(str(tuple(value.shape)) for value in (self.noise, self.keys, self.samples))
+            raise DataError(f"noise, keys and samples have shapes {shapes}; give [P, ...], int64 [P] and [P, ...].")
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -49,6 +63,8 @@ class PairStream:
     """
 
     def __init__(self, pairs: PairSet, own: Tensor, *, batch_size: int, own_share: float, replacement: bool):
+        checks.whole(batch_size, "dm.regression.batch_size", 1, checks.MAX_BATCH, error=DataError)
+        checks.number(own_share, "dm.regression.own_share", 0, 1, error=DataError)
         self._pairs, self._own = pairs, own.nonzero().flatten()
         self._num_own = round(own_share * batch_size)
         self._num_rest = batch_size - self._num_own
@@ -74,6 +90,7 @@ class PairStream:
 class PairsPlan:
     """How many pairs, in shards of what size, with keys drawn by `weights` `[num_conditions]`, from which seed.
 
+    Raises DataError for fewer than one, weights that are no distribution, or a seed outside 0 to 2^63 - 1.
     `identity` names the rest of what decides their content (whose samples, by which solver): stored, and compared.
     """
 
@@ -82,6 +99,18 @@ class PairsPlan:
     weights: tuple[float, ...]
     seed: int
     identity: str
+
+    def __post_init__(self) -> None:
+        checks.whole(self.num_pairs, "num_pairs", 1, error=DataError)
+        checks.whole(self.shard_size, "shard_size", 1, error=DataError)
+        checks.seed(self.seed, error=DataError)
+        weights = [
+            checks.number(weight, f"weights[{index}]", 0, checks.MAX_FLOAT, error=DataError)
+            for index, weight in enumerate(checks.items(self.weights, "weights", "one number a class", error=DataError))
+        ]
+        if not sum(weights) > 0:
+            raise DataError("the weights of all classes are 0; give one a class, at least one above 0.")
+        checks.instance(self.identity, str, "identity", "name whose samples they are", error=DataError)
 
     @property
     def num_shards(self) -> int:
@@ -111,14 +140,22 @@ def shard_name(shard: int) -> str:
 def make_pairs(
     solve: Solve,
     noise_shape: tuple[int, ...],
-    folder: Path,
+    folder: str | Path,
     plan: PairsPlan,
     on_progress: Callable[[int], None] = lambda pairs: None,
 ) -> PairsReport:
     """Make what is missing or damaged in `folder`; calls `on_progress` with the number of pairs just finished.
 
-    Raises DataError when the folder holds other pairs, TrainingError when samples are not finite.
+    `solve` answers `noise` `[N, *noise_shape]` float32 and `keys` `[N]` int64 with samples of the noise's shape. Raises
+    DataError when the folder holds other pairs, the pairs would not fit into memory or samples have another shape;
+    TrainingError when samples are not finite.
     """
+    folder = checks.path(folder, "the pairs' folder", error=DataError)
+    checks.instance(plan, PairsPlan, "plan", "give a PairsPlan", error=DataError)
+    noise_shape = checks.shape(noise_shape, "noise_shape", error=DataError)
+    # Noise and sample, in float32: a training holds all of them.
+    each = 2 * 4 * math.prod(noise_shape)
+    checks.fits_memory(plan.num_pairs, each, "pairs", "lower pairs.num_pairs", error=DataError)
     manifest = folder / MANIFEST
     checksums: dict[str, str] = {}
     if manifest.exists():
@@ -160,10 +197,13 @@ def _make_shard(solve: Solve, noise_shape: tuple[int, ...], path: Path, plan: Pa
     keys = draw.choice(torch.tensor(plan.weights), num)
     noise = draw.normal(num, *noise_shape)
     with torch.inference_mode():
-        samples = solve(noise, keys).cpu()
-    if not samples.isfinite().all():
+        samples = solve(noise, keys)
+    if not isinstance(samples, Tensor) or samples.shape != noise.shape or not samples.is_floating_point():
+        raise DataError(f"what should answer noise gave {checks.shown(samples)}; give floats of shape {tuple(noise.shape)}.")
+    samples = samples.float().cpu()
+    if bad := checks.num_not_finite(samples):
         raise TrainingError(
-            f"{int((~samples.flatten(1).isfinite().all(1)).sum())} samples of {path.name} are not finite; check the teacher "
+            f"{bad} samples of {path.name} are not finite; check the teacher "
             "and pairs.solver (more steps, a narrower range of noise)."
         )
     tensors = {"noise": noise, "keys": keys, "samples": samples}
@@ -171,10 +211,11 @@ def _make_shard(solve: Solve, noise_shape: tuple[int, ...], path: Path, plan: Pa
         save_file(tensors, temporary)
 
 
-def load_pairs(folder: Path) -> PairSet:
+def load_pairs(folder: str | Path) -> PairSet:
     """Read every shard, checking each against its checksum. Raises DataError naming a missing or damaged one."""
     from safetensors.torch import load_file
 
+    folder = checks.path(folder, "the pairs' folder", error=DataError)
     stored = _read_manifest(folder)
     shards = []
     for name, checksum in sorted(stored["shards"].items()):

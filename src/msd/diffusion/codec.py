@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from msd import checks
+from msd.checks import MAX_SIGMA, MIN_SIGMA
+from msd.errors import DataError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -38,6 +42,11 @@ class AffineCodec:
 
     shift: float = 0.0
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises DataError for numbers that give no pixels back; `scale` is positive."""
+        checks.number(self.shift, "shift of the codec", -MAX_SIGMA, MAX_SIGMA, error=DataError)
+        checks.number(self.scale, "scale of the codec", MIN_SIGMA, MAX_SIGMA, error=DataError)
 
     def encode(self, pixels: Tensor) -> Tensor:
         return (pixels - self.shift) / self.scale

@@ -13,12 +13,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from msd import checks
+from msd.checks import MAX_SIGMA, MIN_SIGMA
 from msd.diffusion.codec import AffineCodec, Codec, Shape
+from msd.errors import ConditionError, WeightsError
 
 Condition = Tensor | Mapping[str, Tensor]
 """What the network is given, one row a sample: class labels `[N]` int64, or named tensors. Rooms in between pass it on
@@ -65,6 +69,9 @@ class EDMParameterisation:
 
     sigma_data: float = 0.5
 
+    def __post_init__(self) -> None:
+        checks.sigma(self.sigma_data, "sigma_data", error=WeightsError)
+
     def scalings(self, sigma: Tensor) -> Scalings:
         total = sigma**2 + self.sigma_data**2
         return Scalings(
@@ -85,6 +92,17 @@ class VPParameterisation:
 
     prediction: Literal["eps", "v", "x0"]
     alphas_cumprod: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Raises WeightsError for an unknown prediction, or a schedule that does not fall from below 1 to above 0."""
+        checks.choice(self.prediction, ("eps", "v", "x0"), "prediction", error=WeightsError)
+        values = [
+            checks.number(value, f"alphas_cumprod[{index}]", 0, 1, error=WeightsError)
+            for index, value in enumerate(checks.items(self.alphas_cumprod, "alphas_cumprod", "numbers", error=WeightsError))
+        ]
+        falls = all(1 > high > low > 0 for high, low in pairwise(values))
+        if len(values) < 2 or not falls:
+            raise WeightsError("alphas_cumprod must fall from step to step, between 1 and 0; give the training schedule's.")
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """The (fractional) training timestep whose noise level is sigma."""
@@ -113,6 +131,9 @@ class FlowParameterisation:
     time_scale: float = 1.0
     """Multiplies t before the network sees it (1000 for most text-to-image flow models)."""
 
+    def __post_init__(self) -> None:
+        checks.number(self.time_scale, "time_scale", MIN_SIGMA, MAX_SIGMA, error=WeightsError)
+
     def scalings(self, sigma: Tensor) -> Scalings:
         time = sigma / (1 + sigma)
         return Scalings(c_skip=1 - time, c_out=-time, c_in=1 - time, c_noise=time * self.time_scale)
@@ -138,6 +159,15 @@ class DenoiserSpec:
     """Classifier-free guidance already folded into the weights (student), or to be applied (teacher); 1 is none."""
     licence: str = "Apache-2.0"
 
+    def __post_init__(self) -> None:
+        """Raises WeightsError naming a field that no denoiser can have; sizes may come as any kind of list."""
+        object.__setattr__(self, "noise_shape", checks.shape(self.noise_shape, "noise_shape", error=WeightsError))
+        checks.whole(self.num_conditions, "num_conditions", 1, error=WeightsError)
+        checks.sigma_range(self.sigma_min, self.sigma_max, ("sigma_min", "sigma_max"), error=WeightsError)
+        if self.sigma_init is not None:
+            checks.sigma(self.sigma_init, "sigma_init", error=WeightsError)
+        checks.number(self.guidance, "guidance", -MAX_SIGMA, MAX_SIGMA, error=WeightsError)
+
     @property
     def pixel_shape(self) -> Shape:
         return self.codec.pixel_shape(self.noise_shape)
@@ -157,14 +187,24 @@ class Denoiser(nn.Module):
 
     def __init__(self, network: nn.Module, spec: DenoiserSpec):
         super().__init__()
+        checks.instance(network, nn.Module, "network", "give a torch module", error=WeightsError)
+        checks.instance(spec, DenoiserSpec, "spec", "give a DenoiserSpec", error=WeightsError)
         self.network = network
         self.spec = spec
         self._trained = frozenset(name for name, value in network.named_parameters() if value.requires_grad)
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        """Clean estimate `[N, ...]` float32 of `x` `[N, ...]` at noise levels `sigma` `[N]`."""
+        """Clean estimate `[N, ...]` float32 of `x` `[N, ...]` at noise levels `sigma` `[N]`, under conditions `[N]`.
+
+        Raises ConditionError when the three do not belong together, or for a class that the network does not know; values
+        are not looked at, as that would wait for the device.
+        """
+        check_inputs(x, sigma, condition)
         scalings = self.spec.parameterisation.scalings(sigma)
-        raw = self.network(per_sample(scalings.c_in, x) * x, scalings.c_noise, condition)
+        try:
+            raw = self.network(per_sample(scalings.c_in, x) * x, scalings.c_noise, condition)
+        except IndexError as error:
+            raise ConditionError(unknown_class(self.spec.num_conditions)) from error
         return (per_sample(scalings.c_skip, x) * x + per_sample(scalings.c_out, x) * raw).float()
 
     def copy(self) -> Denoiser:
@@ -179,8 +219,33 @@ class Denoiser(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
+def check_inputs(x: Tensor, sigma: Tensor, condition: Condition) -> None:
+    """Types and shapes of what a denoiser is called with, at no cost. Raises ConditionError."""
+    if not isinstance(x, Tensor) or not isinstance(sigma, Tensor) or x.ndim == 0 or not x.is_floating_point():
+        raise ConditionError(
+            f"x {checks.shown(x)} and sigma {checks.shown(sigma)} are no float tensors; give [N, ...] and [N]."
+        )
+    if sigma.shape != x.shape[:1]:
+        raise ConditionError(f"sigma has shape {tuple(sigma.shape)} for {len(x)} samples; give one noise level a sample.")
+    if not isinstance(condition, Tensor):
+        return
+    if condition.ndim == 0 or len(condition) != len(x):
+        raise ConditionError(f"conditions have shape {tuple(condition.shape)} for {len(x)} samples; give one a sample.")
+    if condition.ndim == 1 and condition.dtype not in (torch.int64, torch.int32):
+        kind = str(condition.dtype).removeprefix("torch.")
+        raise ConditionError(f"class labels are of type {kind}; give whole class numbers, e.g. torch.tensor([3, 7]).")
+
+
+def unknown_class(num_conditions: int) -> str:
+    return f"a class is outside those that the denoiser knows; classes are 0 to {num_conditions - 1}."
+
+
 def guided(denoise: Denoise, scale: float, null_condition: Callable[[Condition], Condition]) -> Denoise:
-    """Classifier-free guidance: D_null + scale (D_condition - D_null); `scale` 1 returns `denoise` itself."""
+    """Classifier-free guidance: D_null + scale (D_condition - D_null); `scale` 1 returns `denoise` itself.
+
+    Raises ConditionError for a scale that is no finite number.
+    """
+    checks.number(scale, "guidance scale", -MAX_SIGMA, MAX_SIGMA, error=ConditionError)
     if scale == 1:
         return denoise
 

@@ -10,13 +10,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from msd import checks
+from msd.checks import MAX_SIGMA
 from msd.diffusion.denoiser import Condition, Denoise
 from msd.diffusion.noise import karras_sigmas
 from msd.errors import SolverError
 
 
 def one_step(denoise: Denoise, noise: Tensor, condition: Condition, sigma_init: float) -> Tensor:
-    """A student's whole sampler: denoise(sigma_init * noise) at sigma_init. `noise` is standard normal `[N, ...]`."""
+    """A student's whole sampler: denoise(sigma_init * noise) at sigma_init. `noise` is standard normal `[N, ...]`.
+
+    Raises SolverError for what is no noise level.
+    """
+    checks.sigma(sigma_init, "sigma_init", error=SolverError)
     sigma = torch.full((len(noise),), sigma_init, dtype=noise.dtype, device=noise.device)
     return denoise(sigma_init * noise, sigma, condition)
 
@@ -29,6 +35,13 @@ class Churn:
     sigma_low: float = 0.0
     sigma_high: float = math.inf
     noise_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises SolverError; `sigma_high` may be infinite."""
+        checks.number(self.amount, "churn amount", 0, MAX_SIGMA, error=SolverError)
+        low = checks.number(self.sigma_low, "sigma_low of churn", 0, MAX_SIGMA, error=SolverError)
+        checks.number(self.sigma_high, "sigma_high of churn", low, math.inf, error=SolverError)
+        checks.number(self.noise_scale, "noise_scale of churn", 0, MAX_SIGMA, error=SolverError)
 
 
 Slope = Callable[[Tensor, Tensor], Tensor]
@@ -47,6 +60,17 @@ def heun(x: Tensor, sigma: Tensor, following: Tensor, slope: Slope) -> Tensor:
         return x + step * first
     second = slope(x + step * first, following)
     return x + step * (first + second) / 2
+
+
+def _check_noise(noise: Tensor, condition: Condition) -> None:
+    if not isinstance(noise, Tensor) or noise.ndim == 0 or not noise.is_floating_point():
+        raise SolverError(
+            f"noise is {checks.shown(noise)}, not floats [N, ...]; give standard normals, e.g. of torch.randn."
+        )
+    if bad := checks.num_not_finite(noise):
+        raise SolverError(f"{bad} of {len(noise)} samples of noise are not finite; give standard normals.")
+    if isinstance(condition, Tensor) and condition.shape[:1] != noise.shape[:1]:
+        raise SolverError(f"conditions have shape {tuple(condition.shape)} for {len(noise)} samples; give one a sample.")
 
 
 @dataclass(frozen=True)
@@ -69,6 +93,8 @@ class Solver:
     """A sampling procedure: method, number of steps and noise range. Call it on a denoiser.
 
     `heun` costs 2 * num_steps - 1 function evaluations and is second order; `euler` costs num_steps and is first order.
+    Noise levels are of 1e-6 to 1e6. Raises SolverError for an unknown method, fewer than one step, or levels that are no
+    range.
     """
 
     method: Literal["heun", "euler"]
@@ -77,6 +103,12 @@ class Solver:
     sigma_max: float = 80.0
     rho: float = 7.0
     churn: Churn | None = None
+
+    def __post_init__(self) -> None:
+        checks.choice(self.method, METHODS, "solver", error=SolverError)
+        karras_sigmas(self.num_steps, self.sigma_min, self.sigma_max, self.rho)  # refuses what gives no grid
+        if self.churn is not None:
+            checks.instance(self.churn, Churn, "churn", "give Churn(amount=...)", error=SolverError)
 
     @property
     def num_function_evaluations(self) -> int:
@@ -98,8 +130,10 @@ class Solver:
         """Samples `[N, ...]` float32 from standard-normal `noise` `[N, ...]`; the state is kept in float64.
 
         `generator` is needed with churn only; `on_step` is called with the number of finished steps. Raises SolverError for
-        churn without a generator, whose samples nobody could draw again.
+        churn without a generator, whose samples nobody could draw again, for noise that is no finite float tensor (float64
+        is kept), for conditions of another number, and for samples that are not finite.
         """
+        _check_noise(noise, condition)
         if self.churn is not None and generator is None:
             raise SolverError(
                 f"{self.name} with churn draws fresh noise; give it generator=torch.Generator().manual_seed(n)."
@@ -118,7 +152,13 @@ class Solver:
             x = METHODS[self.method].step(x, sigma, following, slope)
             if on_step is not None:
                 on_step(index + 1)
-        return x.float()
+        samples = x.float()
+        if bad := checks.num_not_finite(samples):
+            raise SolverError(
+                f"{bad} of {len(samples)} samples of {self.name} are not finite; take more steps or a narrower range of "
+                "noise, or check the denoiser's weights."
+            )
+        return samples
 
     def _add_noise(self, x: Tensor, sigma: Tensor, churn: Churn, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         if not churn.sigma_low <= float(sigma) <= churn.sigma_high:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msd import checks
 from msd.conditions.partition import Partition
 from msd.data.images import ImageSet
 from msd.diffusion.draw import Draw, derived_seed, image_noise
+from msd.errors import DataError
 from msd.evaluation.features import Features, extract, load_features
 from msd.evaluation.metrics import (
     bootstrap_floor,
@@ -50,6 +53,8 @@ class Bench:
         """Noise `[N, *noise_shape]`, each image's of a seed of its own, and labels `[N]` from the global prior: the same for
         every row."""
         seed, num = self.settings.seed, self.settings.num_samples
+        each = 4 * (math.prod(self.noise_shape or ()) + 2 * math.prod(self.images.pixel_shape))
+        checks.fits_memory(num, each, "images of a row", "lower evaluation.num_samples", error=DataError)
         labels = Draw(seed, "evaluation").choice(self.partition.weights(None), num)
         return image_noise([derived_seed(seed, "image", index) for index in range(num)], self.sample_shape), labels
 
@@ -91,8 +96,15 @@ class Bench:
         return {str(size): round(bootstrap_floor(self.real.values, size), 3) for size in sizes}
 
     def score(self, pixels: Tensor) -> dict[str, Any]:
-        """All distances of the evaluation set's images `[N, C, H, W]`, which must answer `inputs`."""
+        """All distances of the evaluation set's images `[N, C, H, W]`, which must answer `inputs`.
+
+        Raises DataError for images of another number, or that are not finite.
+        """
         _, labels = self.inputs
+        if len(pixels) != len(labels):
+            raise DataError(f"{len(pixels)} images answer {len(labels)} labels; give one a label.")
+        if bad := checks.num_not_finite(pixels):
+            raise DataError(f"{bad} of {len(pixels)} images are not finite; check the weights of the model that made them.")
         generated = extract(self._network[0], pixels)
         precision, recall = precision_recall(
             self.real.values[self._shuffled], generated.values, self.settings.nearest_neighbours

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from msd import checks
 from msd.conditions.partition import Partition
 from msd.conditions.splits import SplitRequest, make_partition
 from msd.errors import DataError, RecipeError, RunError
@@ -84,6 +85,7 @@ class Plan:
 
 def read_inputs(recipe: Recipe) -> Inputs:
     """Look at the teacher and the starts that the recipe and its rows name. Raises WeightsError."""
+    checks.instance(recipe, Recipe, "recipe", "read one with load_recipe(name)", error=RecipeError)
     recipes = [recipe, *(recipe.variant(recipe.row(name).overrides) for name in recipe.rows)]
     paths = {one.student.start for one in recipes if one.student.start != TEACHER}
     return Inputs(read_teacher(recipe.teacher.source), {path: read_start(Path(path)) for path in sorted(paths)})
@@ -91,6 +93,8 @@ def read_inputs(recipe: Recipe) -> Inputs:
 
 def plan(recipe: Recipe, inputs: Inputs) -> Plan:
     """Rows and jobs. Raises PartitionError, DataError, RecipeError or WeightsError for what cannot be done."""
+    checks.instance(recipe, Recipe, "recipe", "read one with load_recipe(name)", error=RecipeError)
+    checks.instance(inputs, Inputs, "inputs", "look at them with read_inputs(recipe)", error=RecipeError)
     return _Planner(recipe, inputs).plan()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msd import checks
 from msd.conditions.partition import Partition
 from msd.errors import WeightsError
 from msd.files import sha256_file, sha256_json
@@ -25,8 +26,9 @@ class Start:
     facts: dict[str, Any]
 
 
-def read_start(folder: Path) -> Start:
+def read_start(folder: str | Path) -> Start:
     """Find the student in `folder`: a job's folder, its result, or the student itself. Raises WeightsError."""
+    folder = checks.path(folder, "student.start", error=WeightsError)
     for result in (result_folder(folder), folder):
         student = result / STUDENT
         if (student / FACTS).is_file():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from msd.diffusion.denoiser import Denoiser
-from msd.errors import WeightsError
+from msd.errors import RecipeError, WeightsError
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d import UNet2DModel
@@ -50,9 +50,19 @@ def build_unet(config: dict[str, Any]) -> LabelledUNet:
 
 
 def unet_config(noise_shape: tuple[int, ...], num_conditions: int, network: dict[str, Any]) -> dict[str, Any]:
-    """UNet2DModel arguments for square noise `[C, S, S]` from a recipe's `network` section (plain convolution blocks)."""
+    """UNet2DModel arguments for square noise `[C, S, S]` from a recipe's `network` section (plain convolution blocks).
+
+    Raises RecipeError when samples of that size cannot be halved from level to level.
+    """
+    if len(noise_shape) != 3 or noise_shape[1] != noise_shape[2]:
+        raise RecipeError(f"samples have shape {noise_shape}; a U-Net needs square ones, [channels, size, size].")
     channels, size, _ = noise_shape
     levels = len(network["block_out_channels"])
+    if size % 2 ** (levels - 1):
+        raise RecipeError(
+            f"network.block_out_channels has {levels} levels, but a size of {size} cannot be halved "
+            f"{levels - 1} times; give fewer."
+        )
     return {
         "sample_size": size,
         "in_channels": channels,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from msd import checks
 from msd.errors import WeightsError
 from msd.files import check_schema, read_json, sha256_file, sha256_json
 
@@ -21,8 +22,9 @@ FILES = (WEIGHTS, CONFIG, FACTS)
 REQUIRED = ("network", "weights_sha256", "config_sha256", "spec")
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
+def read_facts(folder: str | Path) -> dict[str, Any]:
     """The contents of `denoiser.json`, of our schema. Raises WeightsError."""
+    folder = checks.path(folder, "a denoiser's folder", error=WeightsError)
     path = folder / FACTS
     what = "a saved denoiser's description"
     value = read_json(path, what=what, error=WeightsError)

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from msd import checks
 from msd.diffusion.codec import CODECS
 from msd.diffusion.denoiser import PARAMETERISATIONS, Denoiser, DenoiserSpec
-from msd.errors import TrainingError, WeightsError
+from msd.errors import MsdError, TrainingError, WeightsError
 from msd.files import check_fields, write_json
 from msd.networks.build import LabelledUNet, build_unet, unet_of
 from msd.networks.facts import (
@@ -46,10 +47,9 @@ def spec_from_json(value: Any, *, source: str = FACTS) -> DenoiserSpec:
     )
     arguments["codec"] = _of_kind(arguments["codec"], CODECS, f"codec in {source}")
     try:
-        arguments["noise_shape"] = tuple(int(size) for size in arguments["noise_shape"])
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"noise_shape in {source} is not a list of numbers; {_REMEDY}.") from error
-    return DenoiserSpec(**arguments)
+        return DenoiserSpec(**arguments)
+    except MsdError as error:
+        raise WeightsError(f"{source}: {error} Or {_REMEDY}.") from error
 
 
 def _with_kind(value: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
@@ -60,22 +60,26 @@ def _with_kind(value: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
 def _of_kind(value: Any, kinds: Mapping[str, type], source: str) -> Any:
     arguments = dict(value) if isinstance(value, dict) else {}
     kind = arguments.pop("kind", None)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise WeightsError(f"{source} has kind {kind!r}, this version knows {', '.join(kinds)}; update msd, or {_REMEDY}.")
     _exactly(arguments, kinds[kind], source)
-    return kinds[kind](**{name: tuple(item) if isinstance(item, list) else item for name, item in arguments.items()})
+    try:
+        return kinds[kind](**{name: tuple(item) if isinstance(item, list) else item for name, item in arguments.items()})
+    except MsdError as error:
+        raise WeightsError(f"{source}: {error}") from error
 
 
 def _exactly(value: Any, kind: type, source: str) -> dict[str, Any]:
     return check_fields(value, [field.name for field in fields(kind)], source=source, remedy=_REMEDY, error=WeightsError)
 
 
-def save_denoiser(denoiser: Denoiser, folder: Path, **facts: Any) -> None:
+def save_denoiser(denoiser: Denoiser, folder: str | Path, **facts: Any) -> None:
     """Write weights, the network's configuration and `denoiser.json` with `facts` (lineage, partition hash...) added.
 
     The caller makes it atomic (`files.replacing_folder`). Raises TrainingError, before anything is written, when a weight is
     not finite.
     """
+    folder = checks.path(folder, "a denoiser's folder", error=WeightsError)
     network = unet_of(denoiser)
     for name, value in network.state_dict().items():
         if not torch.isfinite(value).all():
@@ -90,8 +94,12 @@ def save_denoiser(denoiser: Denoiser, folder: Path, **facts: Any) -> None:
     write_json(folder / FACTS, own | facts | own | {"spec": spec_to_json(denoiser.spec)})
 
 
-def load_denoiser(folder: Path, device: torch.device | str = "cpu") -> Denoiser:
-    """Load, check against the recorded checksums, and put on `device` in evaluation mode, frozen. Raises WeightsError."""
+def load_denoiser(folder: str | Path, device: torch.device | str = "cpu") -> Denoiser:
+    """Load, check against the recorded checksums, and put on `device` in evaluation mode, frozen.
+
+    Raises WeightsError, and RunError for a device that is not there, before anything is read.
+    """
+    device, folder = checks.device(device), checks.path(folder, "a denoiser's folder", error=WeightsError)
     facts = verified_facts(folder)
     kind = facts["network"]
     if kind not in BUILDERS:

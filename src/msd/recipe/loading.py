@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from msd import checks
 from msd.errors import RecipeError
 from msd.recipe.messages import nearest
 from msd.recipe.overrides import anchor, flattened, set_value
@@ -36,12 +37,12 @@ def packaged_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(PACKAGED.glob("*.yaml"))}
 
 
-def load_recipe(name: str, overrides: list[str] | None = None, **top_level: Any) -> Recipe:
-    """Read a packaged recipe by name or any by path, apply dotted `overrides` ("dm.learning_rate=3e-4"), validate.
+def load_recipe(name: str | Path, overrides: list[str] | None = None, **top_level: Any) -> Recipe:
+    """Read a packaged recipe by name or any by path, apply dotted `overrides` (["dm.learning_rate=3e-4"]), validate.
 
     `top_level` replaces top-level fields (seed, device) unless None. Raises RecipeError.
     """
-    path = _find(name)
+    path = _find(str(checks.path(name, "a recipe's name", error=RecipeError)))
     content = _read(path)
     anchor(content, path.parent)
     _apply_all(content, overrides, top_level)
@@ -56,9 +57,9 @@ def revised(
 
     `allowed` names the sections that overrides may change where the recipe is only measured by (none: all may).
     """
-    content = copy.deepcopy(content)
+    content = copy.deepcopy(checks.instance(content, dict, "a stored recipe", "give its plain values", error=RecipeError))
     if allowed:
-        for override in overrides or []:
+        for override in _listed(overrides):
             _check_allowed(_parse(override)[0], allowed)
     _apply_all(content, overrides, top_level)
     return build(content, lone=bool(allowed))
@@ -94,10 +95,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _apply_all(content: dict[str, Any], overrides: list[str] | None, top_level: dict[str, Any]) -> None:
-    for override in overrides or []:
+    for override in _listed(overrides):
         _apply(content, override)
     anchor(content, Path.cwd())
     content.update({key: value for key, value in top_level.items() if value is not None})
+
+
+def _listed(overrides: list[str] | None) -> list[str]:
+    """Overrides as they must be given: a list, since a single text would be taken for a list of letters."""
+    found = [] if overrides is None else checks.items(overrides, "overrides", 'texts, e.g. ["seed=3"]', error=RecipeError)
+    for override in found:
+        checks.instance(override, str, "an override", 'write e.g. "dm.learning_rate=3e-4"', error=RecipeError)
+    return found
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

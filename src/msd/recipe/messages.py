@@ -10,6 +10,8 @@ from typing import Any, Union
 
 from pydantic import BaseModel, ValidationError
 
+from msd.checks import shown
+
 
 def nearest(name: str, candidates: Sequence[str]) -> str:
     """The end of a sentence about an unknown name: the one that was probably meant, or all there are."""
@@ -25,7 +27,7 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{where} is not a recipe key{_other_key(first['loc'], model)}"
     message = first["msg"].removeprefix("Value error, ")
     place = f"{where}: " if where else ""
-    given = f" (got {first['input']!r})" if first["type"] != "value_error" and where else ""
+    given = f" (got {shown(first['input'])})" if first["type"] != "value_error" and where else ""
     advice = "" if message.endswith("?") else "; change it in the recipe or with --set."
     return f"{place}{message[0].lower() + message[1:]}{given}{advice}"
 

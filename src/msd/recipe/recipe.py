@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from msd import checks
 from msd.errors import RecipeError
 from msd.files import sha256_json
 from msd.recipe.messages import nearest, sentence
@@ -26,10 +27,10 @@ from msd.recipe.sections import (
     PretrainSection,
     RoleSection,
     Section,
+    Seed,
     StageName,
     StudentSection,
     TeacherSection,
-    Whole,
 )
 
 NOT_IDENTITY = {"summary", "cost", "expected", "device", "evaluation", "fleet", "rows"}
@@ -50,7 +51,7 @@ class Recipe(Section):
     """Time it takes, and on what machine."""
     expected: str = ""
     """What it should give, measured."""
-    seed: Whole = 0
+    seed: Seed = 0
     """Seed of everything random but the evaluation's (`evaluation.seed`). Other seeds show how far chance goes."""
     device: str = "cpu"
     """cpu, cuda or cuda:N. Default: what every machine has."""
@@ -129,7 +130,8 @@ class Recipe(Section):
         return self
 
     def row(self, name: str) -> Row:
-        """One of `rows`, read: its overrides, and how it is compared with the cohort."""
+        """One of `rows`, read: its overrides, and how it is compared with the cohort. Raises RecipeError."""
+        checks.choice(name, self.rows, "row", error=RecipeError)
         return read_row(name, self.rows[name], tuple(type(self).model_fields))
 
     def variant(self, overrides: Mapping[str, Any]) -> Recipe:
@@ -138,6 +140,7 @@ class Recipe(Section):
 
         Raises RecipeError.
         """
+        checks.instance(overrides, Mapping, "overrides", "give dotted keys with their values", error=RecipeError)
         content = self.model_dump(mode="json") | {"rows": {}}
         for key, value in self._without_file(own_overrides(overrides)).items():
             set_value(content, key, value)
@@ -175,9 +178,9 @@ class Recipe(Section):
 
 def section_of(stage: str) -> type[RoleSection]:
     """The section that holds a stage's settings. Raises RecipeError for a name that is no stage's."""
-    field = Recipe.model_fields.get(stage)
+    field = Recipe.model_fields.get(stage) if isinstance(stage, str) else None
     if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, RoleSection):
-        raise RecipeError(f"there is no stage {stage!r}{nearest(stage, STAGES)}")
+        raise RecipeError(f"there is no stage {stage!r}{nearest(str(stage), STAGES)}")
     return field.annotation
 
 

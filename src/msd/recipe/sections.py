@@ -6,18 +6,51 @@ on 8x8 digits that preceded this package; "not tuned" means that nobody looked f
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Whole = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
+from msd.checks import (
+    MAX_BATCH,
+    MAX_COUNT,
+    MAX_FLOAT,
+    MAX_LOG_DEVIATION,
+    MAX_SEED,
+    MAX_SIGMA,
+    MAX_STEPS,
+    MAX_THREADS,
+    MAX_WIDTH,
+    MIN_SIGMA,
+)
+from msd.errors import RecipeError
+from msd.recipe.messages import sentence
+
+
+def _no_bool(value: Any) -> Any:
+    """`true` where a number belongs is a mistake, which pydantic would take for 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    return value
+
+
+NotBool = BeforeValidator(_no_bool)
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED), NotBool]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT), NotBool]
+Whole = Annotated[int, Field(ge=0, le=MAX_COUNT), NotBool]
+Batch = Annotated[int, Field(ge=1, le=MAX_BATCH), NotBool]
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), NotBool]
+Threads = Annotated[int, Field(ge=1, le=MAX_THREADS), NotBool]
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH), NotBool]
+Positive = Annotated[float, Field(gt=0, le=MAX_FLOAT), NotBool]
+NonNegative = Annotated[float, Field(ge=0, le=MAX_FLOAT), NotBool]
+Sigma = Annotated[float, Field(ge=MIN_SIGMA, le=MAX_SIGMA), NotBool]
+LogSigma = Annotated[float, Field(ge=math.log(MIN_SIGMA), le=math.log(MAX_SIGMA)), NotBool]
+Deviation = Annotated[float, Field(gt=0, le=MAX_LOG_DEVIATION), NotBool]
+Share = Annotated[float, Field(ge=0, le=1), NotBool]
+Decay = Annotated[float, Field(ge=0, lt=1), NotBool]
 
 StageName = Literal["dm"]
 """The stages a student can go through: each is also the name of its section in the recipe."""
@@ -38,7 +71,26 @@ PATHS: dict[str, Callable[[str], bool]] = {
 a path is never part of a run's identity (its content is)."""
 
 
-class Section(BaseModel):
+if TYPE_CHECKING:
+    _Speaking = type
+else:
+
+    class _Speaking(type(BaseModel)):
+        """Makes a section written in Python speak as one in a recipe does: a RecipeError of one sentence.
+
+        A metaclass, since pydantic would call an `__init__` of ours for inner sections too, and lose where they stand.
+        """
+
+        def __call__(cls, *arguments: Any, **values: Any) -> Any:
+            try:
+                return super().__call__(*arguments, **values)
+            except ValidationError as error:
+                raise RecipeError(sentence(error, cls)) from error
+
+
+class Section(BaseModel, metaclass=_Speaking):
+    """Frozen, without unknown keys. Raises RecipeError naming the first value that is wrong."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
@@ -52,11 +104,11 @@ class DataSection(Section):
 class NetworkSection(Section):
     """The teacher's U-Net (diffusers UNet2DModel), one entry a resolution level."""
 
-    block_out_channels: tuple[Count, ...] = (24, 48)
+    block_out_channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=12)] = (24, 48)
     """Channels of each resolution level, the finest first. Default: the prototype's; more for larger images."""
-    layers_per_block: Count = 1
+    layers_per_block: Width = 1
     """Residual blocks a level. Default: the prototype's."""
-    norm_num_groups: Count = 8
+    norm_num_groups: Width = 8
     """Groups of each group norm; must divide every width. Default: the prototype's."""
     attention: bool = False
     """Self-attention in the middle block. Default: off, as in the prototype; try it on images above 8x8."""
@@ -76,13 +128,19 @@ class SolverSection(Section):
 
     method: Literal["heun", "euler"] = "heun"
     """Heun takes two evaluations a step (the last takes one), Euler one. Default: Heun (EDM, algorithm 1)."""
-    num_steps: Count = 10
+    num_steps: Steps = 10
     """Steps from sigma_max down to 0. Default: the prototype's; more for larger images (DMD took 256 for ImageNet-64)."""
-    sigma_min: Positive | None = None
+    sigma_min: Sigma | None = None
     """Lowest noise level before 0 (null: the teacher's own)."""
-    sigma_max: Positive | None = None
+    sigma_max: Sigma | None = None
     """Noise level at the start (null: the teacher's own). A narrower range spends few steps where the data lives: with 8
     steps it took the distance of the digits teacher's samples from 4.3 to 1.4 (measured: docs/results.md)."""
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> SolverSection:
+        if self.sigma_min is not None and self.sigma_max is not None and self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min:g} must be below sigma_max {self.sigma_max:g}")
+        return self
 
 
 class TeacherSection(Section):
@@ -115,7 +173,7 @@ class PretrainSection(RoleSection):
 
     num_updates: Count = 6000
     """Updates of the teacher. Default: not tuned; the digits recipe does with 4000."""
-    batch_size: Count = 128
+    batch_size: Batch = 128
     """Images an update. Default: the prototype's."""
     learning_rate: Positive = 2e-3
     """Peak of Adam's rate. Default: the prototype's; lower it for networks above a few million parameters (EDM: 1e-4)."""
@@ -130,15 +188,15 @@ class PretrainSection(RoleSection):
     ema_decay: Decay | None = 0.998
     """Decay an update of the weights' moving average, which is the teacher (null: the weights themselves are). Default: the
     prototype's on MNIST; nearer 1 for longer trainings."""
-    sigma_data: Positive = 0.5
+    sigma_data: Sigma = 0.5
     """Standard deviation to which the images are scaled. Default: EDM's."""
-    sigma_min: Positive = 0.002
+    sigma_min: Sigma = 0.002
     """Lowest noise level at which the teacher is sampled. Default: EDM's."""
-    sigma_max: Positive = 80.0
+    sigma_max: Sigma = 80.0
     """Highest noise level at which the teacher is sampled. Default: EDM's."""
-    log_sigma_mean: float = -1.2
+    log_sigma_mean: LogSigma = -1.2
     """Mean of ln(sigma) in training. Default: EDM's."""
-    log_sigma_deviation: Positive = 1.2
+    log_sigma_deviation: Deviation = 1.2
     """Standard deviation of ln(sigma) in training. Default: EDM's."""
 
 
@@ -150,7 +208,7 @@ class PartitionSection(Section):
     classes alike to the teacher; `file`: the user's own."""
     num_parts: Count = 4
     """Parts, and so students. Default: the number of most of MSD's experiments. With method file the file decides."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Of random and balanced-kmeans (null: the recipe's seed)."""
     file: str | None = None
     """The user's YAML for method file, and only for it; a relative path starts at the folder it is typed in."""
@@ -168,7 +226,7 @@ class StudentSection(Section):
     start: str = TEACHER
     """`teacher`: a copy of the teacher (as MSD does for students of its size). Else the path of a saved student or of a
     finished job's result; a relative one starts at the folder it is typed in."""
-    sigma_init: Positive = 80.0
+    sigma_init: Sigma = 80.0
     """The student's one input noise level. Default: the highest, as in DMD; SiD uses 2.5, which the digits recipe needs, as
     its teacher was never trained near 80 (measured: docs/results.md)."""
 
@@ -182,7 +240,7 @@ class PairsSection(Section):
     num_pairs: Count = 3000
     """Pairs of all parts together. Default: the prototype's; more pay where regression dwells on a part's own ones
     (measured: docs/results.md)."""
-    shard_size: Count = 500
+    shard_size: Batch = 500
     """Pairs a file; what is damaged or missing is made again by the file. Default: not tuned."""
     solver: SolverSection = SolverSection()
     """How the teacher's ODE is solved."""
@@ -193,7 +251,7 @@ class RegressionSection(Section):
 
     weight: NonNegative = 1.0
     """Factor of the loss (mean squared error). Default: the prototype's; DMD has 0.25 with LPIPS, the digits recipe 4."""
-    batch_size: Count = 64
+    batch_size: Batch = 64
     """Pairs an update. Default: the prototype's; smaller ones favour specialists (measured: docs/results.md)."""
     own_share: Share = 0.0
     """Share of each batch drawn from the pairs of the student's own part; the rest comes from all pairs, whatever their
@@ -214,13 +272,13 @@ class DMSection(RoleSection):
     num_updates: Count = 250
     """Student updates. Each is followed by `critic_turns` updates of the critic. Default: the prototype's; what more
     updates give is measured: docs/results.md."""
-    batch_size: Count = 64
+    batch_size: Batch = 64
     """Samples an update, of the student and of the critic. Default: the prototype's."""
     learning_rate: Positive = 8e-4
     """Peak of the student's rate. Default: the prototype's best of three; large networks need far less (DMD: 2e-6)."""
     critic_learning_rate: Positive = 1.5e-3
     """Peak of the critic's rate, which must keep up with the student. Default: the prototype's; DMD2 gives both the same."""
-    critic_turns: Count = 1
+    critic_turns: Steps = 1
     """Critic updates after each student update. Default: DMD's, 1; DMD2 takes 5 where there is no regression."""
     warmup_updates: Whole = 25
     """Updates over which both rates rise to their peak. Default: not tuned; DMD's is 500 of 350,000."""
@@ -235,14 +293,14 @@ class DMSection(RoleSection):
     prototype's; nearer 1 for longer trainings."""
     weight: NonNegative = 1.0
     """Factor of the DM term; 0 leaves regression alone. Default: DMD's."""
-    sigma_low: Positive = 0.02
+    sigma_low: Sigma = 0.02
     """Lowest noise level of the DM gradient, on the Karras law up to `sigma_high`. Default: not tuned."""
-    sigma_high: Positive = 20.0
+    sigma_high: Sigma = 20.0
     """Highest noise level of the DM gradient. Default: the prototype's; above about 20 the levels say nothing about 8x8
     images. Larger images need up to 80 (DMD)."""
-    critic_log_sigma_mean: float = -1.2
+    critic_log_sigma_mean: LogSigma = -1.2
     """Mean of ln(sigma) in the critic's training. Default: EDM's, which SiD takes for its critic too."""
-    critic_log_sigma_deviation: Positive = 1.2
+    critic_log_sigma_deviation: Deviation = 1.2
     """Standard deviation of ln(sigma) in the critic's training. Default: EDM's, as SiD."""
     regression: RegressionSection = RegressionSection()
     """The paired loss beside the DM term."""
@@ -264,24 +322,24 @@ class EvaluationSection(Section):
 
     num_samples: Count = 10000
     """Images of each row. Distances fall with it, so compare at equal numbers only. Default: as in docs/results.md."""
-    batch_size: Count = 500
+    batch_size: Batch = 500
     """Images generated at a time. Lower it where memory is short; it doesn't change what is measured."""
-    nearest_neighbours: Count = 3
+    nearest_neighbours: Batch = 3
     """k of precision and recall. Default: that of Kynkäänniemi et al. (2019)."""
-    seed: int = 1234
+    seed: Seed = 1234
     """Noise and labels of the evaluation set: the same for every row of a table. Another one shows how far chance goes."""
-    latency_batches: tuple[Count, ...] = (1, 16, 256)
+    latency_batches: tuple[Batch, ...] = (1, 16, 256)
     """Batch sizes at which a request is timed. Default: one user, a few, and throughput."""
-    latency_repeats: Count = 20
+    latency_repeats: Steps = 20
     """Requests timed at each batch size. Default: not tuned."""
 
 
 class FleetSection(Section):
     """How the students are trained side by side on one machine."""
 
-    max_parallel: Count | None = None
+    max_parallel: Threads | None = None
     """Processes at a time (null: as many as there are cores or devices, and as fit into memory)."""
-    threads: Count = 1
+    threads: Threads = 1
     """CPU threads of each process. Default: 1, since small networks gain more from processes than from threads."""
     checkpoint_every: Count = 50
     """Student updates between two checkpoints: the most that a crash can cost. Default: not tuned."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msd import checks
 from msd.errors import WeightsError
 from msd.networks.facts import FACTS, WEIGHTS, identity, verified_facts
 
@@ -44,8 +45,9 @@ class TeacherFacts:
             return tensors.get_tensor(EMBEDDINGS)[: self.num_conditions]  # a last row may stand for "no condition"
 
 
-def teacher_folder(source: str) -> Path:
+def teacher_folder(source: str | Path) -> Path:
     """The folder behind `packaged:NAME` or a path. Raises WeightsError."""
+    source = str(checks.path(source, "a teacher's source", error=WeightsError))
     if source.startswith(PREFIX):
         name = source.removeprefix(PREFIX)
         folder = PACKAGED / f"{name}-teacher"
@@ -59,7 +61,7 @@ def teacher_folder(source: str) -> Path:
     return folder
 
 
-def read_teacher(source: str) -> TeacherFacts:
+def read_teacher(source: str | Path) -> TeacherFacts:
     """The facts of the teacher behind `packaged:NAME` or a folder, its files checked against their checksums.
 
     Raises WeightsError, also for a one-step student, which cannot teach.
@@ -82,4 +84,4 @@ def read_teacher(source: str) -> TeacherFacts:
         )
     if len(prior) != num:
         raise WeightsError(f"{folder / FACTS} has a prior of {len(prior)} values for {num} conditions; mend one of them.")
-    return TeacherFacts(source, folder, identity(facts), num, prior, licence, noise_shape, *sigmas)
+    return TeacherFacts(str(source), folder, identity(facts), num, prior, licence, noise_shape, *sigmas)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from msd import checks
 from msd.conditions.table import Conditions, LabelConditions
 from msd.diffusion.denoiser import Denoiser
 from msd.networks.folder import load_denoiser
@@ -37,8 +39,12 @@ class Teacher:
         return self.facts.prior
 
 
-def load_teacher(source: str, device: torch.device | str = "cpu") -> Teacher:
-    """Load and verify a teacher. Raises WeightsError."""
+def load_teacher(source: str | Path, device: torch.device | str = "cpu") -> Teacher:
+    """Load and verify the teacher behind `packaged:NAME` or in a folder (str or Path).
+
+    Raises WeightsError, and RunError for a device that is not there, before anything is read.
+    """
+    device = checks.device(device)
     facts = read_teacher(source)
     conditions = LabelConditions(facts.num_conditions, facts.embeddings())
     return Teacher(load_denoiser(facts.folder, device), facts, conditions)

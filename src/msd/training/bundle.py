@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from msd import checks
 from msd.errors import WeightsError
 
 Weights = Mapping[str, Tensor]
@@ -54,8 +55,9 @@ class Bundle:
         save_file({name: value.clone() for name, value in tensors.items()}, path)
 
     @classmethod
-    def load(cls, path: Path) -> Bundle:
+    def load(cls, path: str | Path) -> Bundle:
         """Raises WeightsError when the file is missing or damaged."""
+        path = checks.path(path, "a bundle's file", error=WeightsError)
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 

@@ -11,6 +11,7 @@ import torch
 from msd.errors import TrainingError, WeightsError
 from msd.files import read_json, replacing, sha256_file, write_json
 from msd.training.loop import Stage
+from msd.training.watch import advice
 
 KEEP = 2
 INDEX = "checkpoints.json"
@@ -29,8 +30,8 @@ def refuse_non_finite(stage: Stage, step: int) -> None:
     for name, role in stage.roles.items():
         if not role.is_finite():
             raise TrainingError(
-                f"the weights of the {name} are not finite after step {step} of stage {stage.name}; "
-                f"lower its learning rates (e.g. --set {stage.name}.learning_rate=3e-4) and start again."
+                f"the weights of the {name} are not finite after step {step} of stage {stage.name}; the rate is too high: "
+                f"{advice(stage.name, name, role.settings)}."
             )
 
 
@@ -57,6 +58,7 @@ class Checkpoints:
             "step": step,
             "roles": {name: role.state_dict() for name, role in stage.roles.items()},
             "stage": stage.state_dict(),
+            "watch": stage.watch.state_dict(),
         }
         # Into a stream: given a name, torch does not tell a full disk from other errors.
         with replacing(path, num_bytes(state)) as temporary, temporary.open("wb") as stream:
@@ -84,6 +86,8 @@ class Checkpoints:
             for name, role in stage.roles.items():
                 role.load_state_dict(state["roles"][name])
             stage.load_state_dict(state["stage"])
+            if "watch" in state:  # not in checkpoints of versions without one: the watch begins anew
+                stage.watch.load_state_dict(state["watch"])
             return state["step"]
         if entries:
             raise WeightsError(f"all checkpoints in {self.folder} are damaged; remove that folder to train this again.")

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from msd import checks
 from msd.diffusion.draw import Slice
 from msd.errors import RecipeError, RunError
 from msd.recipe import RoleSection
@@ -33,17 +34,10 @@ class Engine:
 
     @classmethod
     def on(cls, device: str, threads: int | None = None) -> Engine:
-        """Check that `device` exists, set CPU threads, switch TF32 off. Raises RunError."""
-        try:
-            chosen = torch.device(device)
-        except RuntimeError as error:
-            raise RunError(f"{device!r} is not a device; use cpu, cuda or cuda:N.") from error
-        if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
-            raise RunError(f"device {device} is not there (torch sees {torch.cuda.device_count()} GPUs); use --device cpu.")
-        if chosen.type not in ("cpu", "cuda"):
-            raise RunError(f"device {device} is not supported; use cpu, cuda or cuda:N.")
+        """Check that `device` exists, set CPU threads (1 to 4096), switch TF32 off. Raises RunError."""
+        chosen = checks.device(device)
         if threads is not None:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(checks.whole(threads, "threads", 1, checks.MAX_THREADS, error=RunError))
         # TF32 keeps 10 bits of a factor, and torch allows it in convolutions unless told otherwise: pairs and scores would
         # then depend on the card.
         torch.backends.cudnn.allow_tf32 = False

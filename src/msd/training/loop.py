@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
 from msd.diffusion.draw import Draw
-from msd.errors import TrainingError
 from msd.recipe import STUDENT
 from msd.training.engine import Engine
 from msd.training.roles import Role
-
-MAX_SKIPPED = 10
-"""Updates of one role that may be skipped for want of a finite gradient before a training is given up."""
-LOOK_EVERY = 10
-"""Steps between two looks at the number skipped: each look waits for the device."""
+from msd.training.watch import LOOK_EVERY, Watch
 
 Record = dict[str, Tensor]
 """A step's losses and gradient norms by name, scalars still on the device."""
@@ -52,6 +48,11 @@ class Stage:
     delivers: str = STUDENT
     roles: Mapping[str, Role[Any]]
 
+    @cached_property
+    def watch(self) -> Watch:
+        """What is known of how it goes; saved with the roles."""
+        return Watch(self.name)
+
     def turns(self, draw: Draw) -> Iterable[Turn]:
         """The turns of one step, in order. All randomness comes from `draw`."""
         raise TypeError(f"{type(self).__name__} yields no turns")
@@ -72,9 +73,11 @@ class Stage:
 def steps(stage: Stage, engine: Engine, seed: int, *, start: int = 0, attempt: int = 0) -> Iterator[tuple[int, Record]]:
     """Take steps `start` to `stage.num_steps`, yielding (number of finished steps, record) after each.
 
-    The caller reports, saves and stops between steps. Raises TrainingError when gradients keep being non-finite.
+    The caller reports, saves and stops between steps. Raises TrainingError when it diverges or stands still
+    (`training.watch`).
     """
     engine.check_batch(stage.batch_size)
+    stage.watch.begin(stage.roles)
     for step in range(start, stage.num_steps):
         if stage.finished(step):
             return
@@ -82,8 +85,9 @@ def steps(stage: Stage, engine: Engine, seed: int, *, start: int = 0, attempt: i
         record: Record = {}
         for turn in stage.turns(draw):
             record |= _take(turn, stage.roles, engine)
+        stage.watch.see(step + 1, record)
         if (step + 1) % LOOK_EVERY == 0 or step + 1 == stage.num_steps:
-            refuse_divergence(stage, step + 1)
+            stage.watch.look(stage.roles)
         yield step + 1, record
 
 
@@ -99,13 +103,3 @@ def _take(turn: Turn, roles: Mapping[str, Role[Any]], engine: Engine) -> Record:
         roles[name].step(norm)
         record[f"{name}/gradient_norm"] = norm
     return record
-
-
-def refuse_divergence(stage: Stage, step: int) -> None:
-    """Raises TrainingError when a role has skipped too many updates."""
-    for name, role in stage.roles.items():
-        if (skipped := int(role.num_skipped)) > MAX_SKIPPED:
-            raise TrainingError(
-                f"stage {stage.name} met {skipped} non-finite gradients of the {name} by step {step}; "
-                f"lower its learning rates (e.g. --set {stage.name}.learning_rate=3e-4) and start again."
-            )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msd.checks import MAX_COUNT
 from msd.commands.options import CohortArgument, Device, Seed, numbers
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def sample(
     *,
     cohort: CohortArgument,
     labels: Annotated[str | None, typer.Option(help="Classes, e.g. 3,7 (all by default).")] = None,
-    num: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 8,
+    num: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Images of each class.")] = 8,
     seed: Seed = None,
     device: Device = None,
     out: Annotated[Path, typer.Option(help="A .png grid, or .npz arrays.")] = Path("samples.png"),
