@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from msd import __version__
 from msd.cohort.generate import Cohort
-from msd.cohort.manifest import MANIFEST, read_manifest
+from msd.cohort.manifest import MANIFEST, REMEDY, read_manifest
 from msd.commands.console import Output
+from msd.conditions.partition import Partition, PartitionReport
 from msd.data.images import load_images
 from msd.diffusion.draw import derived_seed, image_noise
 from msd.diffusion.solvers import Solver
@@ -25,12 +27,13 @@ from msd.evaluation.pictures import Curve
 from msd.evaluation.report import ReportInputs, write_report
 from msd.evaluation.results import SCHEMA, read_metrics
 from msd.evaluation.samplers import Sampler, cohort_sampler, teacher_sampler
-from msd.files import read_json, write_json
+from msd.files import write_json
 from msd.fleet.jobs import Job, TrainTask, read_status
 from msd.fleet.plan import StoredPlan, StoredRow
-from msd.recipe import MAIN_ROW, Recipe, revised
+from msd.reading import Kind, read_kept, set_aside
+from msd.recipe import MAIN_ROW, Recipe, restored, revised
 from msd.run import Run
-from msd.teachers.facts import teacher_folder
+from msd.teachers.facts import read_teacher, teacher_folder
 from msd.teachers.folder import load_teacher
 from msd.training.engine import Engine
 from msd.training.records import read_records
@@ -109,7 +112,8 @@ def evaluate_cohort(folder: Path, recipe: Recipe, out: Path, output: Output) -> 
 
 def cohort_recipe(folder: Path, overrides: list[str] | None, seed: int | None, device: str | None) -> Recipe:
     """The recipe a cohort was made by, with changes; `seed` is that of the evaluation's noise and labels."""
-    stored = read_manifest(folder).facts["recipe"]
+    kind = Kind("a cohort's manifest", REMEDY, WeightsError)
+    stored = restored(read_manifest(folder).facts["recipe"], kind, source=str(folder / MANIFEST)).model_dump(mode="json")
     chosen = [*(overrides or []), *([f"evaluation.seed={seed}"] if seed is not None else [])]
     return revised(stored, chosen, allowed=("evaluation",), device=device)
 
@@ -163,6 +167,7 @@ def training_facts(run: Run, row: StoredRow) -> dict[str, Any]:
     """Updates and images of a row, and its training time summed over its students and by the clock."""
     jobs = [Job.load(run.jobs / key) for key in row.jobs]
     statuses = [read_status(run.jobs / key) for key in row.jobs]
+    timed = all(status.started for status in statuses)  # else a status was lost, and with it how long it took
     tasks = [job.task for job in jobs if isinstance(job.task, TrainTask)]
     stages = [stage.settings for stage in tasks[0].stages]
     updates, images = (
@@ -178,10 +183,12 @@ def training_facts(run: Run, row: StoredRow) -> dict[str, Any]:
         "batch_size": stages[-1]["batch_size"],
         "total_updates": updates * len(jobs),
         "total_images": images * len(jobs),
-        "training_seconds": round(sum(status.seconds for status in statuses), 1),
+        "training_seconds": round(sum(status.seconds for status in statuses), 1) if timed else None,
         "training_wall_seconds": round(
             max(status.updated for status in statuses) - min(status.started for status in statuses), 1
-        ),
+        )
+        if timed
+        else None,
     }
 
 
@@ -215,7 +222,7 @@ def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None,
     inputs = ReportInputs(
         metrics=metrics,
         recipe=run.recipe.model_dump(mode="json"),
-        partition_report=read_json(run.partition_report, what="a partition's report"),
+        partition_report=partition_report(run),
         curves=curves_of(run),
         grids=grids(run),
         num_grid_columns=NUM_GRID_COLUMNS,
@@ -225,9 +232,20 @@ def make_report(run: Run, output: Output, metrics: dict[str, Any] | None = None,
     return write_report(folder or run.report, inputs)
 
 
+def partition_report(run: Run) -> dict[str, Any]:
+    """The report of the run's partition, made again from partition and teacher where there is none or a broken one."""
+    kept = read_kept(run.partition_report, PartitionReport, "a partition's report", None)
+    if kept is not None:
+        return kept.model_dump(mode="json")
+    return Partition.load(run.partition).report(read_teacher(run.recipe.teacher.source).embeddings())
+
+
 def _last_metrics(run: Run, output: Output) -> dict[str, Any]:
-    if run.metrics.exists():
-        return read_metrics(run.metrics)
+    if os.path.lexists(run.metrics):
+        try:
+            return read_metrics(run.metrics)
+        except RunError as error:  # what was measured can be measured again
+            set_aside(run.metrics, error)
     with run.timed("evaluate"):
         return evaluate_run(run, output)
 

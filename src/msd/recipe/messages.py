@@ -10,6 +10,10 @@ from typing import Any, Union
 
 from pydantic import BaseModel, ValidationError
 
+from msd.reading import shown
+
+ADVICE = "change it in the recipe or with --set"
+
 
 def nearest(name: str, candidates: Sequence[str]) -> str:
     """The end of a sentence about an unknown name: the one that was probably meant, or all there are."""
@@ -20,13 +24,13 @@ def nearest(name: str, candidates: Sequence[str]) -> str:
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     """The first thing that is wrong with the values given to `model`."""
     first = error.errors()[0]
-    where = ".".join(str(step) for step in first["loc"])
+    where = shown(".".join(str(step) for step in first["loc"]), 120)
     if first["type"] == "extra_forbidden":
         return f"{where} is not a recipe key{_other_key(first['loc'], model)}"
     message = first["msg"].removeprefix("Value error, ")
     place = f"{where}: " if where else ""
-    given = f" (got {first['input']!r})" if first["type"] != "value_error" and where else ""
-    advice = "" if message.endswith("?") else "; change it in the recipe or with --set."
+    given = f" (got {shown(repr(first['input']), 80)})" if first["type"] != "value_error" and where else ""
+    advice = "" if message.endswith("?") else f"; {ADVICE}."
     return f"{place}{message[0].lower() + message[1:]}{given}{advice}"
 
 
