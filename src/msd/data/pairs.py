@@ -194,8 +194,10 @@ def load_pairs(folder: Path) -> PairSet:
         shards.append(load_tensors(path, AGAIN, DataError))
     try:
         pairs = PairSet(*(torch.cat([shard[key] for shard in shards]) for key in ("noise", "keys", "samples")))
-    except (KeyError, RuntimeError) as error:
-        raise DataError(f"the shards in {folder} do not fit together; {AGAIN}.") from error
+        if not len(pairs.noise) == len(pairs.samples) == len(pairs):
+            raise ValueError("of different numbers")
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:  # TypeError: the length of a single number
+        raise DataError(f"the shards in {folder} do not fit together; remove {MANIFEST}, and {AGAIN}.") from error
     wanted = stored.num_pairs
     if len(pairs) != wanted:
         raise DataError(f"{folder} holds {len(pairs)} of {wanted} pairs; {AGAIN}.")

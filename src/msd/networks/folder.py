@@ -65,7 +65,7 @@ def _with_kind(value: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
 def _of_kind(value: Mapping[str, Any], kinds: Mapping[str, type], source: str) -> Any:
     arguments = dict(value)
     kind = arguments.pop("kind", None)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise WeightsError(
             f"{source} has kind {shown(repr(kind), 40)}, this version knows {', '.join(kinds)}; update msd, or {REMEDY}."
         )

@@ -38,7 +38,12 @@ def load_recipe(name: str, overrides: list[str] | None = None, **top_level: Any)
     anchor(content, path.parent)
     _apply_all(content, overrides, top_level)
     content.setdefault("name", path.stem)
-    return build(content)
+    try:
+        return build(content)
+    except RecipeError as error:
+        if overrides or path.parent == PACKAGED:
+            raise
+        raise RecipeError(f"{path}: {error}") from error  # nothing but the file can be wrong
 
 
 def revised(
