@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from msd import files
-from msd.errors import RunError, WeightsError
-from msd.files import check_fields, check_schema, remove_leftovers, replacing, replacing_folder
+from msd.errors import RunError
+from msd.files import remove_leftovers, replacing, replacing_folder
 
 
 def fill(folder: Path, text: str) -> None:
@@ -186,32 +186,3 @@ def test_a_file_is_written_or_left_alone(tmp_path: Path) -> None:
         fail()
     assert (tmp_path / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ({"schema": 1}, r"x\.json was made by an older msd \(schema 1\); make it again\."),
-        ({"schema": 3}, r"x\.json was made by a newer msd \(schema 3, this one reads 2\); update msd\."),
-        ({"schema": True}, r"x\.json is not a plan \(it says no schema\); make it again\."),
-        ({}, "says no schema"),
-        ([], "says no schema"),
-    ],
-)
-def test_another_schema_is_said_to_be_one(value: object, message: str) -> None:
-    with pytest.raises(WeightsError, match=message):
-        check_schema(value, 2, source="x.json", what="a plan", made="made", error=WeightsError)
-
-
-def test_fields_are_exactly_the_known_ones() -> None:
-    def check(value: object) -> object:
-        return check_fields(value, ("a", "b"), source="x.json", remedy="make it again", error=WeightsError)
-
-    assert check({"b": 1, "a": None}) == {"b": 1, "a": None}
-    for value, message in (
-        ({"a": 1}, "lacks 'b'"),
-        ({"a": 1, "b": 2, "c": 3}, "unknown field 'c'"),
-        ([], "not a JSON object"),
-    ):
-        with pytest.raises(WeightsError, match=message):
-            check(value)

@@ -91,7 +91,7 @@ def test_a_changed_partition_file_is_another_partition_and_a_deleted_one_an_erro
     assert Cohort.load(out / "cohort").route([4]).tolist() == [1]
     assert json.loads((out / "partition.json").read_text())["parts"][0] == [0, 1, 2, 3]
     mine.unlink()
-    assert "mine.yaml does not exist; check partition.file" in fails("distill", "smoke", *options)
+    assert "mine.yaml (a division into parts) does not exist; check partition.file" in fails("distill", "smoke", *options)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_failed_first_attempt_does_not_bind_the_folder(tmp_path: Path, wrong: 
 def test_a_run_of_the_old_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(json.dumps({"name": "smoke", "baselines": ["single"]}))
     for arguments in (("distill", "smoke", "--out", tmp_path), ("status", tmp_path), ("report", tmp_path)):
-        assert "was made by another version of msd; make it again in another --out" in fails(*arguments)
+        assert "recipe.json is not a run's recipe (it says no schema); remove it and give" in fails(*arguments)
 
 
 def test_a_one_step_student_is_no_teacher(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ def test_unknown_recipe_gets_the_nearest_name(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dm: [", "cannot be read as YAML"),
-        ("seed: 2024-99-99", "cannot be read as YAML"),
+        ("dm: [", r"\(a recipe\) cannot be read as YAML"),
+        ("seed: 2024-99-99", r"\(a recipe\) cannot be read as YAML"),
         ("- a", "is not a recipe"),
         ("", "is not a"),
     ],
@@ -54,7 +54,7 @@ def test_repeated_keys_are_refused_with_their_line(tmp_path):
         ("rows:\n  a: {dm.weight: 0}\n  b: {}\n  a: {}\n", "a", 4),
     ):
         path.write_text(text)
-        with pytest.raises(RecipeError, match=rf"mine\.yaml cannot be read .*'{key}' is there twice on line {line}\)"):
+        with pytest.raises(RecipeError, match=rf"mine\.yaml .* cannot be read .*'{key}' is there twice on line {line}\)"):
             load_recipe(str(path))
     path.write_text("dm: &base {weight: 2}\npairs: {<<: {num_pairs: 100}, num_pairs: 200}\n")
     assert load_recipe(str(path)).pairs.num_pairs == 200

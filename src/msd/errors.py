@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+
 
 class MsdError(Exception):
     """Base of all errors caused by input or environment; the command line prints the message and exits with `exit_code`."""
@@ -69,3 +72,9 @@ class Interrupted(MsdError):
     """The user stopped the command; everything up to the last finished step is on disk."""
 
     exit_code = 1
+
+
+def warn(sentence: str) -> None:
+    """Tell of something that is wrong and keeps nobody from going on: a line on standard error, if there is one."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"Warning: {' '.join(sentence.split())}\n")

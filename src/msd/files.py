@@ -1,7 +1,4 @@
-"""Writing that is never half done: everything goes to a temporary name first and is renamed when complete.
-
-Reading that trusts nothing: what carries a schema is checked for it, and for unknown and missing fields.
-"""
+"""Writing that is never half done: everything goes to a temporary name first and is renamed when complete."""
 
 from __future__ import annotations
 
@@ -20,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from msd.errors import MsdError, RunError
+from msd.reading import open_regular, reason
 
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 """How libraries written in Rust put the system's error number into a message."""
@@ -279,46 +277,16 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json(path: Path, *, what: str, error: type[MsdError] = RunError) -> Any:
-    """Read a JSON file; `what` names it in the message. Raises `error` when it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as cause:
-        raise error(f"{path} ({what}) does not exist; check the path, or make it first.") from cause
-    except (OSError, ValueError) as cause:
-        raise error(f"{path} ({what}) cannot be read ({cause}); restore it or make it again.") from cause
+def remove_own(folder: Path, names: re.Pattern[str], keep: Collection[str] = ()) -> None:
+    """Remove the regular files that lie directly in `folder` and whose whole name matches, but those to `keep`.
 
-
-def check_schema(
-    value: Any, schema: int, *, source: str, what: str, made: str, remedy: str = "make it again", error: type[MsdError]
-) -> dict[str, Any]:
-    """A JSON object read from `source`, once its `schema` is known to be ours: look at nothing else in it before.
-
-    `what` it should be and how it was `made` (a participle) go into the message.
-
-    Raises `error` when it is no object, or was written by an older or newer msd.
+    Nothing where `folder` is a link: what lies behind it is somebody else's.
     """
-    found = value.get("schema") if isinstance(value, dict) else None
-    if type(found) is not int:
-        raise error(f"{source} is not {what} (it says no schema); {remedy}.")
-    if found < schema:
-        raise error(f"{source} was {made} by an older msd (schema {found}); {remedy}.")
-    if found > schema:
-        raise error(f"{source} was {made} by a newer msd (schema {found}, this one reads {schema}); update msd.")
-    return value
-
-
-def check_fields(value: Any, fields: Collection[str], *, source: str, remedy: str, error: type[MsdError]) -> dict[str, Any]:
-    """A JSON object with exactly these fields. Raises `error` naming the first that is missing or unknown."""
-    if not isinstance(value, dict):
-        raise error(f"{source} is not a JSON object; {remedy}.")
-    for name in fields:
-        if name not in value:
-            raise error(f"{source} lacks {name!r}; {remedy}.")
-    for name in value:
-        if name not in fields:
-            raise error(f"{source} has an unknown field {name!r}; {remedy}.")
-    return value
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for entry in list(os.scandir(folder)):
+        if names.fullmatch(entry.name) and entry.name not in keep and entry.is_file(follow_symlinks=False):
+            Path(entry).unlink(missing_ok=True)
 
 
 def sha256_bytes(content: bytes) -> str:
@@ -330,9 +298,23 @@ def sha256_json(value: Any) -> str:
     return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: Path, error: type[MsdError] = RunError) -> str:
+    """Checksum of a regular file. Raises `error` when it cannot be read."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    try:
+        with open_regular(path) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except FileNotFoundError as cause:
+        raise error(f"{path} does not exist; restore it, or make it again.") from cause
+    except (OSError, ValueError) as cause:
+        raise error(f"{path} cannot be read ({reason(cause)}); restore it, or make it again.") from cause
     return digest.hexdigest()
+
+
+def has_sha256(path: Path | None, checksum: str) -> bool:
+    """Whether `path` is a regular file that can be read and has this checksum."""
+    try:
+        return path is not None and sha256_file(path) == checksum
+    except MsdError:
+        return False

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from msd import checks
 from msd.errors import RunError
-from msd.files import ensure_writable, read_json, remove_leftovers, write_json
+from msd.files import ensure_writable, remove_leftovers, write_json
 from msd.owner import owned
-from msd.recipe import Recipe, validate
+from msd.reading import Kind, Stored, read_kept, read_model
+from msd.recipe import Recipe, restored
 
 RECIPE, COHORT, ROWS, EVALUATIONS = "recipe.json", "cohort", "rows", "evaluations"
 SCHEMA = 2
+AGAIN = "remove it and give the command that made this run again: what is finished is kept"
+"""What mends every file of a run that says what the run is about, as that follows from the recipe."""
+
+
+_KIND = Kind("a run's recipe", AGAIN, schema=SCHEMA, outdated="make it again in another --out")
+_Timings = dict[str, Annotated[float, Field(ge=0)]]
+
+
+class _StoredRecipe(Stored):
+    recipe: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,7 @@ class Run:
     def at(cls, recipe: Recipe, folder: str | Path) -> Run:
         """The run of `recipe` in `folder`, new or to be continued. Raises RunError if another recipe made what is there."""
         folder = checks.path(folder, "a run's folder", error=RunError)
-        if (folder / RECIPE).exists():
+        if os.path.lexists(folder / RECIPE):
             existing = cls.open(folder).recipe
             if existing.fingerprint() != recipe.fingerprint():
                 differing = differences(existing.identity(), recipe.identity())
@@ -44,12 +58,11 @@ class Run:
     def open(cls, folder: str | Path) -> Run:
         """An existing run. Raises RunError."""
         folder = checks.path(folder, "a run's folder", error=RunError)
-        if not (folder / RECIPE).is_file():
+        path = folder / RECIPE
+        if not os.path.lexists(path):
             raise RunError(f"{folder} is not a run's folder (no {RECIPE}); give the --out of `msd distill` or `msd demo`.")
-        value = read_json(folder / RECIPE, what="a run's recipe")
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-            raise RunError(f"{folder} was made by another version of msd; make it again in another --out.")
-        return cls(folder, validate(value["recipe"]))
+        stored = read_model(path, _StoredRecipe, _KIND)
+        return cls(folder, restored(stored.recipe, _KIND, source=str(path)))
 
     @contextmanager
     def owned(self, what: str) -> Iterator[Run]:
@@ -122,7 +135,7 @@ class Run:
 
     def timings(self) -> dict[str, float]:
         """Wall seconds spent per piece of work, over all invocations."""
-        return read_json(self._timings, what="a run's timings") if self._timings.exists() else {}
+        return dict(read_kept(self._timings, _Timings, "a run's timings", {}))
 
     @contextmanager
     def timed(self, work: str) -> Iterator[None]:

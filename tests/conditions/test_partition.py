@@ -203,12 +203,13 @@ def test_a_file_without_a_key_is_not_a_partition(key):
 
 def test_a_file_with_an_unknown_key_is_not_a_partition():
     """What this version does not understand it does not pass over in silence."""
-    with pytest.raises(PartitionError, match=r"here\.json is not a saved partition as it has an unknown field 'rest'"):
+    with pytest.raises(PartitionError, match=r"here\.json is not a saved partition \(it has an unknown field 'rest'"):
         Partition.from_json(UNEVEN.to_json() | {"rest": 1}, source="here.json")
 
 
 @pytest.mark.parametrize(
-    ("schema", "message"), [(1, r"made by an older msd \(schema 1\); make it again"), (3, r"a newer msd .* update msd")]
+    ("schema", "message"),
+    [(1, r"made by an older msd \(schema 1\); remove it and make it again"), (3, r"a newer msd .* update msd")],
 )
 def test_a_partition_of_another_schema_is_refused_before_anything_else(schema, message):
     """Also when nothing else in it makes sense."""
@@ -225,10 +226,10 @@ def test_other_json_is_not_a_partition(value):
 
 def test_missing_and_damaged_files_are_refused(tmp_path):
     """A path that is not there and a file that is not JSON are both PartitionErrors with the path."""
-    with pytest.raises(PartitionError, match=r"none\.json \(a partition\) does not exist"):
+    with pytest.raises(PartitionError, match=r"none\.json \(a saved partition\) does not exist"):
         Partition.load(tmp_path / "none.json")
     (tmp_path / "half.json").write_text('{"parts": [[0')
-    with pytest.raises(PartitionError, match=r"half\.json \(a partition\) cannot be read"):
+    with pytest.raises(PartitionError, match=r"half\.json \(a saved partition\) cannot be read"):
         Partition.load(tmp_path / "half.json")
 
 

@@ -196,16 +196,16 @@ def test_file_rest_takes_the_unlisted(tmp_path, text, parts):
         ("parts: [[0, 1, 2], [3, 4, 5, 6]]", r"class 6 in part 1 does not exist; classes are 0 to 5"),
         ("parts: [[0], [1]]\nrest: 2", r"rest: 2 in .*split\.yaml names no part; parts are 0 to 1"),
         ("parts: [[0], [1]]\nrest: -1", r"rest: -1 in .* names no part"),
-        ("parts: [[0], [1]]\nrest: all", r"rest: all in .* names no part"),
-        ("parts: [[0], [1]]\nrest: true", r"rest: True in .* names no part"),
-        ("parts: [[0], [1]]\nrests: 1", r"split\.yaml has an unknown key 'rests'; write `parts: "),
-        ("parts: [[0, 1], 2]", r"part 1 in .*split\.yaml is not a list of class numbers"),
-        ("parts: [[0, one]]", r"part 0 in .* is not a list of class numbers"),
-        ("parts: [[0, 1.0]]", r"part 0 in .* is not a list of class numbers"),
-        ("parts: {a: [0]}", r"split\.yaml has no list `parts`"),
-        ("- [0, 1]", r"has no list `parts`"),
-        ("", r"has no list `parts`"),
-        ("parts: [[0, 1", r"split\.yaml cannot be read as YAML"),
+        ("parts: [[0], [1]]\nrest: all", r"is not a division into parts \(rest should be a valid integer, not 'all'\)"),
+        ("parts: [[0], [1]]\nrest: true", r"\(rest should be a valid integer, not True\)"),
+        ("parts: [[0], [1]]\nrests: 1", r"split\.yaml is not .* \(it has an unknown field 'rests'\); write `parts: "),
+        ("parts: [[0, 1], 2]", r"split\.yaml is not .* \(parts\.1 should be a valid array, not 2\)"),
+        ("parts: [[0, one]]", r"\(parts\.0\.1 should be a valid integer, not 'one'\)"),
+        ("parts: [[0, 1.0]]", r"\(parts\.0\.1 should be a valid integer, not 1\.0\)"),
+        ("parts: {a: [0]}", r"\(parts should be a valid array, not a dict\)"),
+        ("- [0, 1]", r"split\.yaml is not a division into parts \(it should be an object, not a list\)"),
+        ("", r"\(it should be an object, not None\)"),
+        ("parts: [[0, 1", r"split\.yaml \(a division into parts\) cannot be read as YAML"),
     ],
 )
 def test_faulty_files_are_refused(tmp_path, text, message):
@@ -216,9 +216,9 @@ def test_faulty_files_are_refused(tmp_path, text, message):
 
 def test_missing_file_and_missing_path(tmp_path):
     """A path that is not there, a folder in its place, and no path at all are three different messages."""
-    with pytest.raises(PartitionError, match=r"gone\.yaml does not exist; check partition\.file"):
+    with pytest.raises(PartitionError, match=r"gone\.yaml \(a division into parts\) does not exist; check partition\.file"):
         make_partition("file", SplitRequest(4, 2, file=tmp_path / "gone.yaml"), even_prior(4))
-    with pytest.raises(PartitionError, match="cannot be read as YAML"):
+    with pytest.raises(PartitionError, match=r"cannot be read \(it is a folder\)"):
         make_partition("file", SplitRequest(4, 2, file=tmp_path), even_prior(4))
     with pytest.raises(PartitionError, match=r"needs the path of a YAML file; set partition\.file"):
         make_partition("file", SplitRequest(4, 2), even_prior(4))

@@ -95,7 +95,7 @@ def test_metrics_of_another_schema_are_refused(tmp_path):
     path.write_text(json.dumps(metrics()))
     assert read_metrics(path) == metrics()
     path.write_text(json.dumps({"schema": 1, "rows": {}}))
-    with pytest.raises(RunError, match="has schema 1, this version of msd reads 2; remove it"):
+    with pytest.raises(RunError, match=r"by an older msd \(schema 1\); remove it to measure anew"):
         read_metrics(path)
 
 

@@ -13,14 +13,41 @@ from typing import Any
 from msd import checks
 from msd.conditions.partition import Partition
 from msd.errors import MsdError, RunError, WeightsError
-from msd.files import check_fields, check_schema, read_json, replacing_folder, write_json
-from msd.networks.facts import FACTS, FILES, config_sha256, identity, read_facts, verified_facts
+from msd.files import replacing_folder, write_json
+from msd.networks.facts import (
+    FACTS,
+    FILES,
+    Shape,
+    TeacherNotes,
+    config_sha256,
+    identity,
+    read_facts,
+    verified_facts,
+)
+from msd.reading import Kind, RelativePath, Stored, read_object
 
 SCHEMA = 2
 MANIFEST = "cohort.json"
-FIELDS = ("schema", "name", "noise_shape", "pixel_shape", "partition", "teacher", "students", "recipe")
-STUDENT_FIELDS = ("part", "folder", "conditions", "hash", "task")
 REMEDY = "make it again with `msd distill`"
+_KIND = Kind("a cohort's manifest", REMEDY, WeightsError, schema=SCHEMA)
+
+
+class _StudentEntry(Stored):
+    part: int
+    folder: RelativePath
+    conditions: tuple[int, ...]
+    hash: str
+    task: str | None
+
+
+class _StoredManifest(Stored):
+    name: str
+    noise_shape: Shape
+    pixel_shape: Shape
+    partition: dict[str, Any]
+    teacher: TeacherNotes
+    students: tuple[_StudentEntry, ...]
+    recipe: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -81,18 +108,13 @@ def read_manifest(folder: str | Path) -> Manifest:
     """
     folder = checks.path(folder, "a cohort's folder", error=WeightsError)
     path = folder / MANIFEST
-    what = "a cohort's manifest"
-    value = read_json(path, what=what, error=WeightsError)
-    check_schema(value, SCHEMA, source=str(path), what=what, made="made", remedy=REMEDY, error=WeightsError)
-    check_fields(value, FIELDS, source=str(path), remedy=REMEDY, error=WeightsError)
+    value = read_object(path, _StoredManifest, _KIND)
     partition = Partition.from_json(value["partition"], source=str(path))
     students = value["students"]
-    if not isinstance(students, list) or len(students) != partition.num_parts:
-        num = len(students) if isinstance(students, list) else 0
-        raise WeightsError(f"{folder} has {num} students for {partition.num_parts} parts; {REMEDY}.")
-    manifest = Manifest(folder, str(value["name"]), partition, value)
+    if len(students) != partition.num_parts:
+        raise WeightsError(f"{folder} has {len(students)} students for {partition.num_parts} parts; {REMEDY}.")
+    manifest = Manifest(folder, value["name"], partition, value)
     for part, entry in enumerate(students):
-        check_fields(entry, STUDENT_FIELDS, source=f"student {part} in {path}", remedy=REMEDY, error=WeightsError)
         student = manifest.student(part)
         facts = _trained_for(partition, part, student, read_facts(student))
         if identity(facts | {"config_sha256": config_sha256(student)}) != entry["hash"]:
@@ -112,8 +134,8 @@ def _files(num_students: int) -> set[str]:
 def _written(folder: Path) -> set[str]:
     """The files of the cohort in `folder`, by its own manifest; none where that is missing or cannot be read."""
     try:
-        return _files(len(read_json(folder / MANIFEST, what="a cohort's manifest")["students"]))
-    except (MsdError, KeyError, TypeError):
+        return _files(len(read_object(folder / MANIFEST, _StoredManifest, _KIND)["students"]))
+    except MsdError:
         return set()
 
 

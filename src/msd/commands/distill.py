@@ -14,7 +14,7 @@ from msd.commands.targets import check_results
 from msd.conditions.partition import Partition
 from msd.errors import RecipeError, RunError
 from msd.files import write_json
-from msd.fleet.jobs import JOB, Job, is_done, read_result, read_status, result_folder, student_folder
+from msd.fleet.jobs import Job, is_done, read_result, read_status, result_folder, student_folder
 from msd.fleet.local import num_fitting, run_jobs
 from msd.fleet.plan import Inputs, Plan, Row, StoredPlan, plan, read_inputs
 from msd.networks.facts import WEIGHTS
@@ -49,10 +49,10 @@ def changes(run: Run, planned: Plan) -> list[str]:
         if (run.jobs / job.key).exists():
             continue
         for folder in sorted(run.jobs.glob(f"{job.name}-????????")):
-            if not (folder / JOB).is_file():
+            old = Job.find(folder)
+            if old is None:
                 continue
-            old = Job.load(folder).task.model_dump(mode="json")
-            changed = differences(old, job.task.model_dump(mode="json"))
+            changed = differences(old.task.model_dump(mode="json"), job.task.model_dump(mode="json"))
             names = dict.fromkeys(name.partition(".")[0] for name in changed)
             sentences.append(
                 f"{job.name} is made again: its {' and '.join(names)} changed since {folder} was made, which stays as it is."

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from msd.cohort.generate import Cohort
-from msd.cohort.manifest import MANIFEST, Manifest, read_manifest
+from msd.cohort.manifest import MANIFEST, REMEDY, Manifest, read_manifest
 from msd.commands.console import Output
 from msd.data.images import load_images
 from msd.diffusion.solvers import Solver
@@ -25,7 +25,8 @@ from msd.files import write_json
 from msd.fleet.jobs import Job, TrainTask, read_status
 from msd.fleet.plan import StoredPlan, StoredRow
 from msd.networks.facts import identity, verified_facts
-from msd.recipe import MAIN_ROW, Recipe, revised
+from msd.reading import Kind
+from msd.recipe import MAIN_ROW, Recipe, restored, revised
 from msd.run import COHORT, EVALUATIONS, RECIPE, ROWS, Run
 from msd.teachers.folder import Teacher, load_teacher
 from msd.training.engine import Engine
@@ -149,7 +150,8 @@ def evaluations_of(cohort: Path) -> Path | None:
 
 def cohort_recipe(folder: Path, overrides: list[str] | None, seed: int | None, device: str | None) -> Recipe:
     """The recipe a cohort was made by, with changes; `seed` is that of the evaluation's noise and labels."""
-    stored = read_manifest(folder).facts["recipe"]
+    kind = Kind("a cohort's manifest", REMEDY, WeightsError)
+    stored = restored(read_manifest(folder).facts["recipe"], kind, source=str(folder / MANIFEST)).model_dump(mode="json")
     chosen = [*(overrides or []), *([f"evaluation.seed={seed}"] if seed is not None else [])]
     return revised(stored, chosen, allowed=("evaluation",), device=device)
 
@@ -233,6 +235,7 @@ def training_facts(run: Run, row: StoredRow) -> dict[str, Any]:
     """Updates and images of a row, and its training time summed over its students and by the clock."""
     jobs = [Job.load(run.jobs / key) for key in row.jobs]
     statuses = [read_status(run.jobs / key) for key in row.jobs]
+    timed = all(status.started for status in statuses)  # else a status was lost, and with it how long it took
     tasks = [job.task for job in jobs if isinstance(job.task, TrainTask)]
     stages = [stage.settings for stage in tasks[0].stages]
     updates, images = (
@@ -248,10 +251,12 @@ def training_facts(run: Run, row: StoredRow) -> dict[str, Any]:
         "batch_size": stages[-1]["batch_size"],
         "total_updates": updates * len(jobs),
         "total_images": images * len(jobs),
-        "training_seconds": round(sum(status.seconds for status in statuses), 1),
+        "training_seconds": round(sum(status.seconds for status in statuses), 1) if timed else None,
         "training_wall_seconds": round(
             max(status.updated for status in statuses) - min(status.started for status in statuses), 1
-        ),
+        )
+        if timed
+        else None,
     }
 
 

@@ -14,7 +14,7 @@ from msd.evaluation.bench import Bench
 from msd.evaluation.features import FACTS as FEATURE_FACTS
 from msd.evaluation.features import load_features, save_features, train_features
 from msd.evaluation.samplers import teacher_sampler
-from msd.files import read_json, replacing_folder, write_json
+from msd.files import replacing_folder, write_json
 from msd.fleet.jobs import result_folder
 from msd.fleet.local import run_jobs
 from msd.fleet.plan import pretrain_job
@@ -53,7 +53,7 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
     }
     with replacing_folder(run.teacher, ours=FILES) as folder:
         shutil.copytree(trained, folder, dirs_exist_ok=True)
-        write_json(folder / FACTS, read_json(folder / FACTS, what="a teacher's description") | facts)
+        write_json(folder / FACTS, read_facts(folder) | facts)
     return read_facts(run.teacher)
 
 

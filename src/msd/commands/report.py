@@ -13,15 +13,18 @@ from torch import Tensor
 from msd import __version__
 from msd.commands.console import Output
 from msd.commands.evaluate import Table, evaluate_run, kept_keys, table_of
+from msd.conditions.partition import Partition, PartitionReport
 from msd.diffusion.draw import derived_seed, image_noise
 from msd.errors import MsdError
 from msd.evaluation.kept import Kept, Measurement
 from msd.evaluation.pictures import Curve
 from msd.evaluation.report import METRICS, PAGE, TEMPLATE, ReportInputs, write_report
 from msd.evaluation.results import read_metrics
-from msd.files import read_json, sha256_file, sha256_json, write_json
+from msd.files import sha256_file, sha256_json, write_json
 from msd.fleet.plan import StoredPlan, StoredRow
+from msd.reading import read_kept
 from msd.run import Run
+from msd.teachers.facts import read_teacher
 from msd.training.records import read_records
 
 NUM_GRID_COLUMNS = 6
@@ -35,7 +38,7 @@ def report(run: Run, folder: Path, output: Output) -> Path:
 
 def make_report(run: Run, table: Table, metrics: dict[str, Any], folder: Path, output: Output) -> Path:
     """Write `metrics` and the page that shows them into `folder`, unless this very page is there. Raises RunError."""
-    recipe, partition = run.recipe.model_dump(mode="json"), read_json(run.partition_report, what="a partition's report")
+    recipe, partition = run.recipe.model_dump(mode="json"), partition_report(run)
 
     def draw() -> str:
         inputs = ReportInputs(metrics, recipe, partition, curves_of(run), grids(table), NUM_GRID_COLUMNS, versions())
@@ -52,6 +55,14 @@ def make_report(run: Run, table: Table, metrics: dict[str, Any], folder: Path, o
         draw()
     write_json(folder / METRICS, metrics)
     return page
+
+
+def partition_report(run: Run) -> dict[str, Any]:
+    """The report of the run's partition, made again from partition and teacher where there is none or a broken one."""
+    kept = read_kept(run.partition_report, PartitionReport, "a partition's report", None)
+    if kept is not None:
+        return kept.model_dump(mode="json")
+    return Partition.load(run.partition).report(read_teacher(run.recipe.teacher.source).embeddings())
 
 
 def last_metrics(run: Run, table: Table, output: Output) -> dict[str, Any]:

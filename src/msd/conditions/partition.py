@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from msd import checks
 from msd.checks import MAX_COUNT
 from msd.errors import PartitionError
-from msd.files import check_fields, check_schema, read_json, sha256_json, write_json
+from msd.files import sha256_json, write_json
+from msd.reading import Kind, Stored, read_json, validated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +24,34 @@ if TYPE_CHECKING:
     from msd.diffusion.draw import Draw
 
 SCHEMA = 2
-FIELDS = ("schema", "method", "num_conditions", "parts", "prior", "hash")
+_KIND = Kind("a saved partition", "remove it and make it again with `msd partition`", PartitionError, schema=SCHEMA)
+
+
+class _StoredPartition(Stored):
+    method: str
+    num_conditions: int
+    parts: tuple[tuple[int, ...], ...]
+    prior: tuple[float, ...]
+    hash: str
+
+
+class _PartReport(Stored):
+    part: int
+    conditions: tuple[int, ...]
+    size: int
+    prior: float
+    coherence: float | None
+
+
+class PartitionReport(Stored):
+    """What `Partition.report` says, as a run's folder keeps it."""
+
+    method: str
+    hash: str
+    num_conditions: int
+    num_parts: int
+    balance: float
+    parts: tuple[_PartReport, ...]
 
 
 @dataclass(frozen=True)
@@ -157,21 +185,13 @@ class Partition:
     @classmethod
     def from_json(cls, value: Any, *, source: str) -> Partition:
         """Rebuild and check against the stored hash. Raises PartitionError naming `source`."""
-        what, remedy = "a saved partition", "make it again with `msd partition`"
-        check_schema(value, SCHEMA, source=source, what=what, made="made", remedy=remedy, error=PartitionError)
-        check_fields(value, FIELDS, source=f"{source} is not {what} as it", remedy=remedy, error=PartitionError)
+        stored = validated(value, _StoredPartition, _KIND, source=source)
         try:
-            partition = cls(
-                parts=tuple(tuple(int(condition) for condition in part) for part in value["parts"]),
-                prior=tuple(float(weight) for weight in value["prior"]),
-                method=str(value["method"]),
-            )
+            partition = cls(stored.parts, stored.prior, stored.method)
         except PartitionError as error:
             raise PartitionError(f"{source}: {error}") from error
-        except (TypeError, ValueError) as error:
-            raise PartitionError(f"{source} is not {what} ({error!r}); {remedy}.") from error
-        if value["hash"] != partition.hash or value["num_conditions"] != partition.num_conditions:
-            raise PartitionError(f"{source} was edited: its hash no longer fits; make it again with `msd partition`.")
+        if stored.hash != partition.hash or stored.num_conditions != partition.num_conditions:
+            raise PartitionError(f"{source} was edited: its hash no longer fits; {_KIND.remedy}.")
         return partition
 
     def save(self, path: str | Path) -> None:
@@ -181,8 +201,7 @@ class Partition:
     def load(cls, path: str | Path) -> Partition:
         """Raises PartitionError when there is none, or it is damaged or was edited."""
         path = checks.path(path, "a partition's file", error=PartitionError)
-        value = read_json(path, what="a partition", error=PartitionError)
-        return cls.from_json(value, source=str(path))
+        return cls.from_json(read_json(path, _KIND), source=str(path))
 
     def report(self, embeddings: NDArray[Any] | None) -> dict[str, Any]:
         """Sizes, priors, balance and coherence, for people and for JSON.

@@ -11,6 +11,7 @@ from msd import checks
 from msd.checks import MAX_COUNT
 from msd.conditions.partition import Partition, check_embeddings
 from msd.errors import PartitionError
+from msd.reading import Kind, Stored, validated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,32 +97,32 @@ def balanced_kmeans(request: SplitRequest) -> Parts:
     return [np.flatnonzero(owner == index).tolist() for index in range(request.num_parts)]
 
 
+_KIND = Kind(
+    "a division into parts",
+    "write `parts: [[0, 1], [2, 3]]` and optionally `rest: 1`",
+    PartitionError,
+    missing="check partition.file",
+)
+
+
+class _Division(Stored):
+    parts: tuple[tuple[int, ...], ...]
+    rest: int | None = None
+
+
 def from_file(request: SplitRequest) -> Parts:
     """The user's YAML: `parts:` (lists of classes) and optionally `rest:`, the part that takes all unlisted ones."""
-    import yaml
+    from msd.reading_yaml import read_yaml
 
-    if request.file is None:
+    path = request.file
+    if path is None:
         raise PartitionError("method file needs the path of a YAML file; set partition.file.")
-    file = Path(request.file)
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise PartitionError(f"{request.file} does not exist; check partition.file.") from error
-    except (OSError, yaml.YAMLError) as error:
-        raise PartitionError(f"{request.file} cannot be read as YAML ({error}); mend it.") from error
-    example = "write `parts: [[0, 1], [2, 3]]` and optionally `rest: 1`"
-    if not isinstance(content, dict) or not isinstance(content.get("parts"), list):
-        raise PartitionError(f"{request.file} has no list `parts`; {example}.")
-    if unknown := content.keys() - {"parts", "rest"}:
-        raise PartitionError(f"{request.file} has an unknown key {sorted(map(str, unknown))[0]!r}; {example}.")
-    for index, part in enumerate(content["parts"]):
-        if not isinstance(part, list) or not all(type(condition) is int for condition in part):
-            raise PartitionError(f"part {index} in {request.file} is not a list of class numbers; {example}.")
-    parts = [list(part) for part in content["parts"]]
-    rest = content.get("rest")
+    path = Path(path)
+    division = validated(read_yaml(path, _KIND), _Division, _KIND, source=str(path))
+    parts, rest = [list(part) for part in division.parts], division.rest
     if rest is not None:
-        if type(rest) is not int or not 0 <= rest < len(parts):
-            raise PartitionError(f"rest: {rest} in {request.file} names no part; parts are 0 to {len(parts) - 1}.")
+        if not 0 <= rest < len(parts):
+            raise PartitionError(f"rest: {rest} in {path} names no part; parts are 0 to {len(parts) - 1}.")
         listed = {condition for part in parts for condition in part}
         parts[rest] += [condition for condition in range(request.num_conditions) if condition not in listed]
     return parts

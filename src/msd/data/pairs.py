@@ -6,21 +6,34 @@ A shard's content depends only on the seed and its index, so a missing or damage
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from msd import checks
 from msd.diffusion.draw import Draw
 from msd.errors import DataError, TrainingError
-from msd.files import read_json, replacing, sha256_file, write_json
+from msd.files import has_sha256, replacing, sha256_file, write_json
+from msd.networks.tensors import load_tensors
+from msd.reading import Kind, Name, Sha256, Stored, read_model, set_aside
 
 SCHEMA = 2
 MANIFEST = "pairs.json"
+AGAIN = "run `msd pairs` again, which makes what is missing"
+_KIND = Kind("a list of pair shards", AGAIN, DataError, schema=SCHEMA)
+
+
+class _StoredPairs(Stored):
+    identity: str
+    num_pairs: int = Field(ge=1)
+    shards: dict[Name, Sha256]
+
 
 Solve = Callable[[Tensor, Tensor], Tensor]
 """What answers the noise: `(noise [N, ...], keys [N]) -> samples [N, ...]`, a teacher's ODE or a cohort's one step."""
@@ -157,17 +170,15 @@ def make_pairs(
     each = 2 * 4 * math.prod(noise_shape)
     checks.fits_memory(plan.num_pairs, each, "pairs", "lower pairs.num_pairs", error=DataError)
     manifest = folder / MANIFEST
-    checksums: dict[str, str] = {}
-    if manifest.exists():
-        stored = _read_manifest(folder)
-        if any(stored.get(key) != value for key, value in plan.stored().items()):
-            raise DataError(f"{folder} holds pairs of another teacher or recipe; remove it, or choose another --out.")
-        checksums = stored["shards"]
+    stored = _read_if_whole(manifest)
+    if stored is not None and (stored.identity, stored.num_pairs) != (plan.identity, plan.num_pairs):
+        raise DataError(f"{folder} holds pairs of another teacher or recipe; remove it, or choose another --out.")
+    checksums: dict[str, str] = dict(stored.shards) if stored else {}
     kept, made, damaged = [], [], []
     for shard in range(plan.num_shards):
         name = shard_name(shard)
         path = folder / name
-        if name in checksums and path.exists() and sha256_file(path) == checksums[name]:
+        if name in checksums and has_sha256(path, checksums[name]):
             kept.append(name)
         else:
             if name in checksums:
@@ -180,13 +191,15 @@ def make_pairs(
     return PairsReport(plan.num_pairs, kept, made, damaged)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    stored = read_json(folder / MANIFEST, what="the list of pair shards", error=DataError)
-    if stored.get("schema") != SCHEMA:
-        raise DataError(
-            f"{folder} has pairs of schema {stored.get('schema')}, not {SCHEMA}; remove it, `msd pairs` remakes it."
-        )
-    return stored
+def _read_if_whole(manifest: Path) -> _StoredPairs | None:
+    """The list of shards; None where there is none, or a broken one: a shard is known by its seed and index alone."""
+    if not os.path.lexists(manifest):
+        return None
+    try:
+        return read_model(manifest, _StoredPairs, _KIND)
+    except DataError as error:
+        set_aside(manifest, error)
+        return None
 
 
 def _make_shard(solve: Solve, noise_shape: tuple[int, ...], path: Path, plan: PairsPlan, shard: int) -> None:
@@ -213,20 +226,21 @@ def _make_shard(solve: Solve, noise_shape: tuple[int, ...], path: Path, plan: Pa
 
 def load_pairs(folder: str | Path) -> PairSet:
     """Read every shard, checking each against its checksum. Raises DataError naming a missing or damaged one."""
-    from safetensors.torch import load_file
-
     folder = checks.path(folder, "the pairs' folder", error=DataError)
-    stored = _read_manifest(folder)
+    stored = read_model(folder / MANIFEST, _StoredPairs, _KIND)
     shards = []
-    for name, checksum in sorted(stored["shards"].items()):
+    for name, checksum in sorted(stored.shards.items()):
         path = folder / name
-        if not path.is_file() or sha256_file(path) != checksum:
-            raise DataError(f"{path} is missing or damaged (its checksum is not the recorded one); `msd pairs` remakes it.")
-        shards.append(load_file(path))
-    pairs = PairSet(*(torch.cat([shard[key] for shard in shards]) for key in ("noise", "keys", "samples")))
-    wanted = stored["num_pairs"]
+        if not has_sha256(path, checksum):
+            raise DataError(f"{path} is missing or damaged (its checksum is not the recorded one); {AGAIN}.")
+        shards.append(load_tensors(path, AGAIN, DataError))
+    try:
+        pairs = PairSet(*(torch.cat([shard[key] for shard in shards]) for key in ("noise", "keys", "samples")))
+        if not len(pairs.noise) == len(pairs.samples) == len(pairs):
+            raise ValueError("of different numbers")
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:  # TypeError: the length of a single number
+        raise DataError(f"the shards in {folder} do not fit together; remove {MANIFEST}, and {AGAIN}.") from error
+    wanted = stored.num_pairs
     if len(pairs) != wanted:
-        raise DataError(
-            f"{folder} holds {len(pairs)} of {wanted} pairs; run `msd pairs` again, it goes on where it stopped."
-        )
+        raise DataError(f"{folder} holds {len(pairs)} of {wanted} pairs; {AGAIN}.")
     return pairs

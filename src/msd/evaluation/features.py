@@ -12,15 +12,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from msd.data.images import ImageSet
 from msd.errors import WeightsError
-from msd.files import read_json, sha256_file, write_json
+from msd.files import has_sha256, sha256_file, write_json
+from msd.networks.tensors import load_tensors
+from msd.reading import Kind, Notes, Sha256, read_object
 
 PACKAGED = Path(__file__).parent.parent / "weights"
 WEIGHTS = "features.safetensors"
 FACTS = "features.json"
+_KIND = Kind(
+    "a feature network's description",
+    "reinstall msd, or remove the folder and make it again with `msd pretrain --network features`",
+    WeightsError,
+)
+
+
+class _FeatureNotes(Notes):
+    sha256: Sha256
+    num_conditions: int = Field(ge=1, le=10**6)
+    data: str
 
 
 class FeatureNetwork(nn.Module):
@@ -121,13 +135,14 @@ def save_features(network: FeatureNetwork, folder: Path, recipe: dict[str, Any])
 
 def load_features(name: str, folder: Path | None = None) -> tuple[FeatureNetwork, dict[str, Any]]:
     """The packaged feature network for an image set (or one from `folder`) and its facts. Raises WeightsError."""
-    from safetensors.torch import load_file
-
     folder = folder or PACKAGED / f"{name}-features"
-    facts = read_json(folder / FACTS, what="a feature network's description", error=WeightsError)
+    facts = read_object(folder / FACTS, _FeatureNotes, _KIND)
     weights = folder / WEIGHTS
-    if not weights.is_file() or sha256_file(weights) != facts["sha256"]:
-        raise WeightsError(f"{weights} is missing or damaged; reinstall msd, or make it again with `msd pretrain`.")
+    if not has_sha256(weights, facts["sha256"]):
+        raise WeightsError(f"{weights} is missing or damaged; {_KIND.remedy}.")
     network = FeatureNetwork(facts["num_conditions"])
-    network.load_state_dict(load_file(weights))
+    try:
+        network.load_state_dict(load_tensors(weights, _KIND.remedy))
+    except RuntimeError as error:
+        raise WeightsError(f"{weights} holds another network than {FACTS} says; {_KIND.remedy}.") from error
     return network.eval().requires_grad_(False), facts

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
-from msd.errors import RunError
-from msd.files import read_json
+from pydantic import Field
+
+from msd.reading import Kind, Notes, read_object
 
 SCHEMA = 2
 
@@ -59,14 +60,46 @@ class Headline(TypedDict):
     """Their sum."""
 
 
+_Milliseconds = dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=0)]]
+"""By size of request."""
+
+
+class _RowNotes(Notes):
+    kind: Literal["teacher", "students"]
+    note: str | None = None
+    equal: str | None = None
+    frechet_distance: float | None = None
+    kid: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    label_accuracy: float | None = None
+    per_part: tuple[float | None, ...] | None = None
+    num_function_evaluations: int | None = None
+    num_samples: int | None = None
+    num_students: int | None = None
+    num_updates: int | None = None
+    latency_ms: _Milliseconds | None = None
+    training_seconds: float | None = None
+    training_wall_seconds: float | None = None
+    provenance: dict[str, Any] | None = None
+    memorisation: dict[str, float | None] | None = None
+
+
+class _MetricNotes(Notes):
+    reference: str
+    main: str
+    rows: dict[str, _RowNotes]
+    floor: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], float | None] | None = None
+    routing_ms: _Milliseconds | None = None
+    wall_seconds: float | None = None
+
+
+_KIND = Kind("a run's metrics", "remove it to measure anew", schema=SCHEMA)
+
+
 def read_metrics(path: Path) -> dict[str, Any]:
     """The content of a metrics.json. Raises RunError when it cannot be read or is of another schema."""
-    metrics = read_json(path, what="a run's metrics")
-    if metrics.get("schema") != SCHEMA:
-        raise RunError(
-            f"{path} has schema {metrics.get('schema')}, this version of msd reads {SCHEMA}; remove it to measure anew."
-        )
-    return metrics
+    return read_object(path, _MetricNotes, _KIND)
 
 
 def headline(metrics: Mapping[str, Any]) -> Headline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -10,10 +11,28 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from msd.conditions.partition import Partition
 from msd.errors import MsdError, RunError, WeightsError
-from msd.files import read_json, sha256_file, sha256_json, write_json
+from msd.files import has_sha256, sha256_file, sha256_json, write_json
 from msd.owner import owner_of, remove_gone
-from msd.recipe import STUDENT, Section
+from msd.reading import (
+    Kind,
+    Measured,
+    Name,
+    Notes,
+    RelativePath,
+    Sha256,
+    inside,
+    read_json,
+    read_kept,
+    read_model,
+    reason,
+    set_aside,
+    validated,
+)
+from msd.recipe import STUDENT, NetworkSection, Section, SolverSection, section_of
+from msd.run import AGAIN
+from msd.training.checkpoint_files import remove_checkpoints
 
 SCHEMA = 2
 JOB, RESULT, STATUS, LOG = "job.json", "result.json", "status.json", "log.txt"
@@ -41,7 +60,7 @@ class _Hashed(Section):
 class StageTask(Section):
     """A stage's name and all its settings."""
 
-    name: str
+    name: Name
     settings: dict[str, Any]
 
 
@@ -96,9 +115,9 @@ class Resources(Section):
 class Job(Section):
     """A task to be done in a folder of its own, named after it. `needs` are the jobs whose results it reads, by use."""
 
-    name: str
+    name: Name
     task: Annotated[TrainTask | PairsTask, Field(discriminator="kind")]
-    needs: dict[str, str] = Field(default={})
+    needs: dict[str, Name] = Field(default={})
     """Use (`pairs`, `student-0`...) to the key of another job, which lies beside this one."""
     teacher: str | None = None
     """Where the teacher lies: `packaged:NAME` or a path."""
@@ -125,13 +144,41 @@ class Job(Section):
     @classmethod
     def load(cls, folder: Path) -> Job:
         """Raises RunError when `folder` holds no job of this version."""
-        value = read_json(folder / JOB, what="a job")
-        if not isinstance(value, dict) or value.pop("schema", None) != SCHEMA:
-            raise RunError(f"{folder / JOB} was made by another version of msd; make it again in another --out.")
+        path = folder / JOB
+        job = read_model(path, cls, _JOB_KIND)
         try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            raise RunError(f"{folder / JOB} is not a job ({error.errors()[0]['msg']}); make it again.") from error
+            job.check()
+        except (MsdError, ValidationError) as error:
+            why = reason(error).removesuffix(".")
+            raise RunError(f"{path} is not {_JOB_KIND.what} ({why}); {_JOB_KIND.remedy}.") from error
+        return job
+
+    @classmethod
+    def find(cls, folder: Path) -> Job | None:
+        """The job in `folder`, which whoever plans can write anew; None where there is none, or a broken one."""
+        try:
+            return cls.load(folder) if os.path.lexists(folder / JOB) else None
+        except MsdError as error:
+            set_aside(folder / JOB, error)
+            return None
+
+    def check(self) -> None:
+        """Check what the task holds as plain values. Raises MsdError or ValidationError."""
+        task = self.task
+        partition = Partition.from_json(task.partition, source="its partition") if task.partition is not None else None
+        if isinstance(task, PairsTask):
+            if task.solver is not None:
+                SolverSection.model_validate(task.solver)
+            return
+        for stage in task.stages:
+            section_of(stage.name).model_validate(stage.settings)
+        if task.network is not None:
+            NetworkSection.model_validate(task.network)
+        if partition is not None and not 0 <= (task.part or 0) < partition.num_parts:
+            raise RunError(f"part {task.part} is none of {partition.num_parts}.")
+
+
+_JOB_KIND = Kind("a job", AGAIN, schema=SCHEMA, outdated="make it again in another --out")
 
 
 def check_content(what: str, where: str | None, found: str, planned: str | None) -> None:
@@ -158,18 +205,40 @@ def student_use(part: int) -> str:
     return f"{STUDENT}-{part}"
 
 
+_RESULT_KIND = Kind("a job's result", AGAIN, schema=SCHEMA)
+
+
+class Result(Notes):
+    """What `result.json` says: whose result it is, every file with its checksum, and what the work notes of itself."""
+
+    task: str
+    files: dict[RelativePath, Sha256]
+
+
 def seal_result(result: Path, task_hash: str, **facts: Any) -> None:
-    """Write `result.json`: whose result it is, and every file with its checksum. The last thing that is written."""
-    files = {path.relative_to(result).as_posix(): sha256_file(path) for path in sorted(result.rglob("*")) if path.is_file()}
-    files.pop(RESULT, None)
+    """Write `result.json`. The last thing that is written."""
+    paths = [path for path in sorted(result.rglob("*")) if path.is_file() and not path.name.startswith(RESULT)]
+    files = {path.relative_to(result).as_posix(): sha256_file(path) for path in paths}
     write_json(result / RESULT, {"schema": SCHEMA, "task": task_hash, "files": files, **facts})
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """What `seal_result` wrote for the job in `folder`; None while there is nothing, or nothing of this version."""
+    """What `seal_result` wrote for the job in `folder`; None while there is nothing, or nothing of this version.
+
+    A broken one proves nothing: it is set aside, and the work counts as not done.
+    """
     path = result_folder(folder) / RESULT
-    value = read_json(path, what="a job's result") if path.is_file() else {}
-    return value if value.get("schema") == SCHEMA else None
+    if not os.path.lexists(path):
+        return None
+    try:
+        value = read_json(path, _RESULT_KIND)
+        if isinstance(value, dict) and type(value.get("schema")) is int and value["schema"] != SCHEMA:
+            return None
+        validated(value, Result, _RESULT_KIND, source=str(path))
+    except RunError as error:
+        set_aside(path, error)
+        return None
+    return value
 
 
 def is_done(job: Job, folder: Path) -> bool:
@@ -177,17 +246,15 @@ def is_done(job: Job, folder: Path) -> bool:
     value, result = read_result(folder), result_folder(folder)
     if value is None or value["task"] != job.task.hash:
         return False
-    return all((result / name).is_file() and sha256_file(result / name) == sha for name, sha in value["files"].items())
+    return all(has_sha256(inside(result, name), checksum) for name, checksum in value["files"].items())
 
 
 def tidy(folder: Path) -> None:
     """Remove the checkpoints and the owner of a finished job, which a kill between its result and its end leaves behind."""
     remove_gone(folder)
     for checkpoints in folder.glob(f"stages/*/{CHECKPOINTS}"):
-        for path in [*checkpoints.glob("step-*.pt"), *checkpoints.glob("checkpoints.json")]:
-            path.unlink(missing_ok=True)
-        if not any(checkpoints.iterdir()):
-            checkpoints.rmdir()
+        if inside(folder, checkpoints.relative_to(folder).as_posix()):
+            remove_checkpoints(checkpoints)
 
 
 def job_seed(recipe_seed: int, part: int) -> int:
@@ -206,7 +273,7 @@ class Status:
     seconds: float = 0.0
     """Working time so far, over all invocations."""
     steps_per_second: float = 0.0
-    losses: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, Measured] = field(default_factory=dict)
     error: str = ""
     started: float = 0.0
     """Unix time at which the present (or last) process began to work."""
@@ -224,14 +291,9 @@ class Status:
 
 
 def read_status(folder: Path) -> Status:
-    """The job's last word; a job that claims to run but whose process is gone has failed."""
-    path = folder / STATUS
-    if not path.exists():
-        return Status()
-    try:
-        status = Status(**read_json(path, what="a job's status"))
-    except TypeError as error:
-        raise RunError(f"{path} is not a job's status ({error}); remove it.") from error
+    """The job's last word (none where it is broken and set aside); a job that claims to run but whose process is gone has
+    failed."""
+    status = read_kept(folder / STATUS, Status, "a job's status", Status())
     if status.state == "running" and owner_of(folder) is None:
         status.state, status.error = "failed", "its process ended without a word (killed, or out of memory)"
     return status

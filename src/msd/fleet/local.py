@@ -110,6 +110,8 @@ class _Runner:
     def _close(self, job: Job) -> None:
         """Set the books of a finished job right, whose process may have been killed right after it wrote its result."""
         tidy(self._place(job))
+        if Job.find(self._place(job)) is None:
+            job.save(self._place(job))
         status = read_status(self._place(job))
         if status.state != "done":
             status.state, status.step, status.num_steps, status.error = "done", job.num_steps, job.num_steps, ""

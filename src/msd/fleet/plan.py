@@ -12,17 +12,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field
 
 from msd import checks
 from msd.conditions.partition import Partition
 from msd.conditions.splits import SplitRequest, make_partition
 from msd.errors import DataError, RecipeError, RunError
-from msd.files import read_json, write_json
+from msd.files import write_json
 from msd.fleet.jobs import SCHEMA, Job, PairsTask, Resources, StageTask, TrainTask, job_seed, student_use
 from msd.fleet.starts import Start, check_start, read_start
+from msd.reading import Kind, Name, read_model
 from msd.recipe import MAIN_ROW, STUDENT, TEACHER, Recipe, RoleSection, Section
 from msd.recipe import Row as RowRules
+from msd.run import AGAIN
 from msd.teachers.facts import TeacherFacts, read_teacher
 
 
@@ -303,10 +305,10 @@ def _students(num: int) -> str:
 class StoredRow(Section):
     """What a run remembers of a row, so that looking at it needs neither the teacher nor the partition's file."""
 
-    name: str
+    name: Name
     note: str
     equal: str | None
-    jobs: tuple[str, ...]
+    jobs: tuple[Name, ...] = Field(min_length=1)
 
     @property
     def is_main(self) -> bool:
@@ -317,7 +319,7 @@ class StoredPlan(Section):
     """The plan as a run's folder keeps it."""
 
     rows: tuple[StoredRow, ...]
-    jobs: tuple[str, ...]
+    jobs: tuple[Name, ...]
     """Keys, in the order of the queue."""
 
     @classmethod
@@ -331,10 +333,7 @@ class StoredPlan(Section):
     @classmethod
     def load(cls, path: Path) -> StoredPlan:
         """Raises RunError when there is none, or none of this version."""
-        value = read_json(path, what="a run's plan")
-        if not isinstance(value, dict) or value.pop("schema", None) != SCHEMA:
-            raise RunError(f"{path} was made by another version of msd; make the run again in another --out.")
-        try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            raise RunError(f"{path} is not a plan ({error.errors()[0]['msg']}); run `msd distill` again.") from error
+        return read_model(path, cls, _KIND)
+
+
+_KIND = Kind("a run's plan", AGAIN, schema=SCHEMA, outdated="make the run again in another --out")

@@ -42,7 +42,7 @@ def read_start(folder: str | Path) -> Start:
 
 
 def _start(student: Path, bundle: Path | None) -> Start:
-    identity = [denoiser_hash(student), sha256_file(bundle) if bundle else None]
+    identity = [denoiser_hash(student), sha256_file(bundle, WeightsError) if bundle else None]
     return Start(student, bundle, sha256_json(identity), read_facts(student))
 
 
@@ -53,7 +53,7 @@ def check_start(start: Start, teacher: TeacherFacts, recipe: Recipe, partition: 
         raise WeightsError(
             f"{folder} holds a {facts.get('role')}, not a student; leave student.start at teacher for a copy."
         )
-    theirs = facts.get("teacher", {}).get("hash")
+    theirs = (facts.get("teacher") or {}).get("hash")
     if theirs != teacher.hash:
         raise WeightsError(
             f"{folder} was distilled from teacher {str(theirs)[:12]}, not from {teacher.source} ({teacher.hash[:12]}); "
@@ -70,7 +70,7 @@ def check_start(start: Start, teacher: TeacherFacts, recipe: Recipe, partition: 
             f"{folder} starts from noise level {sigma}, the recipe from {recipe.student.sigma_init}; "
             f"set student.sigma_init={sigma}."
         )
-    missing = sorted(set(partition.parts[part]) - set(facts.get("conditions", ())))
+    missing = sorted(set(partition.parts[part]) - set(facts.get("conditions") or ()))
     if missing:
         raise WeightsError(
             f"{folder} belongs to another partition: it never saw class {missing[0]}, which part {part} owns; start from a "

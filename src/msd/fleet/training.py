@@ -108,7 +108,7 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
     if job.start is not None:
         found = read_start(Path(job.start))
         check_content("start", job.start, found.hash, task.start)
-        start, lineage = load_denoiser(found.student, engine.device), [*found.facts["lineage"], found.hash]
+        start, lineage = load_denoiser(found.student, engine.device), [*found.facts.get("lineage", ("teacher",)), found.hash]
         bundle = Bundle.load(found.bundle) if found.bundle else bundle
     start = start.copy()
     start.spec = replace(start.spec, sigma_init=task.sigma_init)

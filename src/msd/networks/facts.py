@@ -7,11 +7,14 @@ A saved denoiser is three files: the weights, `config.json` (diffusers' own, wha
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from msd import checks
 from msd.errors import WeightsError
-from msd.files import check_schema, read_json, sha256_file, sha256_json
+from msd.files import sha256_file, sha256_json
+from msd.reading import Kind, Notes, read_object
 
 SCHEMA = 2
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -20,21 +23,53 @@ FACTS = "denoiser.json"
 FILES = (WEIGHTS, CONFIG, FACTS)
 """All that a saved denoiser consists of; whatever else lies in its folder is never read."""
 REQUIRED = ("network", "weights_sha256", "config_sha256", "spec")
+"""What a denoiser's identity is made of."""
+REMEDY = "restore it from where the weights came, or make them again"
+_KIND = Kind("a saved denoiser's description", REMEDY, WeightsError, schema=SCHEMA, made="saved", outdated="make it again")
+_CONFIG_KIND = Kind("a network's configuration", REMEDY, WeightsError)
+
+Level = Annotated[float, Field(gt=0)]
+Shape = tuple[Annotated[int, Field(ge=1)], ...]
+
+
+class SpecNotes(Notes):
+    """What is looked at of a denoiser's spec without torch; `networks.folder` reads all of it."""
+
+    noise_shape: Shape = Field(min_length=1)
+    num_conditions: int = Field(ge=1)
+    sigma_min: Level
+    sigma_max: Level
+    sigma_init: Level | None
+    licence: str
+
+
+class TeacherNotes(Notes):
+    """By which teacher a student was distilled."""
+
+    hash: str
+
+
+class FactNotes(Notes):
+    """What `denoiser.json` says: beside the identity, whatever a teacher or a student notes of itself."""
+
+    network: str
+    weights_sha256: str
+    config_sha256: str
+    spec: SpecNotes
+    role: str | None = None
+    task: str | None = None
+    prior: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    partition_hash: str | None = None
+    part: int | None = None
+    conditions: tuple[int, ...] = ()
+    teacher: TeacherNotes | None = None
+    lineage: tuple[str, ...] = ()
 
 
 def read_facts(folder: str | Path) -> dict[str, Any]:
-    """The contents of `denoiser.json`, of our schema. Raises WeightsError."""
+    """The contents of `denoiser.json`, of our schema and valid as `FactNotes`. Raises WeightsError."""
     folder = checks.path(folder, "a denoiser's folder", error=WeightsError)
-    path = folder / FACTS
-    what = "a saved denoiser's description"
-    value = read_json(path, what=what, error=WeightsError)
-    facts = check_schema(value, SCHEMA, source=str(path), what=what, made="saved", error=WeightsError)
-    for name in REQUIRED:
-        if name not in facts:
-            raise WeightsError(f"{path} lacks {name!r}; restore it from where the weights came, or make them again.")
-    if not isinstance(facts["spec"], dict):
-        raise WeightsError(f"{path} has no object `spec`; restore it from where the weights came, or make them again.")
-    return facts
+    return read_object(folder / FACTS, FactNotes, _KIND)
 
 
 def verified_facts(folder: Path) -> dict[str, Any]:
@@ -54,18 +89,12 @@ def config_sha256(folder: Path) -> str:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The contents of `config.json`. Raises WeightsError."""
-    value = read_json(folder / CONFIG, what="a network's configuration", error=WeightsError)
-    if not isinstance(value, dict):
-        raise WeightsError(f"{folder / CONFIG} is not a JSON object; restore it, or make the model again.")
-    return value
+    return read_object(folder / CONFIG, dict[str, Any], _CONFIG_KIND)
 
 
 def weights_sha256(folder: Path) -> str:
     """Checksum of the weights' file as it is now. Raises WeightsError when there is none."""
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist; restore it, or make the model again.")
-    return sha256_file(path)
+    return sha256_file(folder / WEIGHTS, WeightsError)
 
 
 def identity(facts: dict[str, Any]) -> str:

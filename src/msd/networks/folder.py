@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import BaseModel, ConfigDict, create_model
 
 from msd import checks
 from msd.diffusion.codec import CODECS
 from msd.diffusion.denoiser import PARAMETERISATIONS, Denoiser, DenoiserSpec
 from msd.errors import MsdError, TrainingError, WeightsError
-from msd.files import check_fields, write_json
+from msd.files import write_json
 from msd.networks.build import LabelledUNet, build_unet, unet_of
 from msd.networks.facts import (
     CONFIG,
     FACTS,
+    REMEDY,
     SCHEMA,
     WEIGHTS,
+    SpecNotes,
     config_sha256,
     read_config,
     verified_facts,
     weights_sha256,
 )
+from msd.networks.tensors import load_tensors
+from msd.reading import Kind, Stored, reason, shown, validated
 
 BUILDERS: dict[str, Callable[[dict[str, Any]], LabelledUNet]] = {LabelledUNet.kind: build_unet}
 """How each kind of network is built from its configuration; a new kind is a line here."""
-_REMEDY = "restore it from where the weights came, or make them again"
 
 
 def spec_to_json(spec: DenoiserSpec) -> dict[str, Any]:
@@ -41,15 +46,19 @@ def spec_to_json(spec: DenoiserSpec) -> dict[str, Any]:
 
 def spec_from_json(value: Any, *, source: str = FACTS) -> DenoiserSpec:
     """Raises WeightsError naming a field of `source` that is unknown, missing or impossible."""
-    arguments = dict(_exactly(value, DenoiserSpec, f"spec in {source}"))
-    arguments["parameterisation"] = _of_kind(
-        arguments["parameterisation"], PARAMETERISATIONS, f"parameterisation in {source}"
+    fields = validated(
+        value,
+        _model_of(DenoiserSpec, _SpecBase),
+        Kind("a denoiser's spec", REMEDY, WeightsError),
+        source=f"spec in {source}",
     )
-    arguments["codec"] = _of_kind(arguments["codec"], CODECS, f"codec in {source}")
+    arguments: dict[str, Any] = {name: getattr(fields, name) for name in type(fields).model_fields}
+    for name, kinds in _KINDS.items():
+        arguments[name] = _of_kind(arguments[name], kinds, f"{name} in {source}")
     try:
         return DenoiserSpec(**arguments)
     except MsdError as error:
-        raise WeightsError(f"{source}: {error} Or {_REMEDY}.") from error
+        raise WeightsError(f"{source}: {error} Or {REMEDY}.") from error
 
 
 def _with_kind(value: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
@@ -57,20 +66,37 @@ def _with_kind(value: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
     return {"kind": names[type(value)], **asdict(value)}
 
 
-def _of_kind(value: Any, kinds: Mapping[str, type], source: str) -> Any:
-    arguments = dict(value) if isinstance(value, dict) else {}
+def _of_kind(value: Mapping[str, Any], kinds: Mapping[str, type], source: str) -> Any:
+    arguments = dict(value)
     kind = arguments.pop("kind", None)
     if not isinstance(kind, str) or kind not in kinds:
-        raise WeightsError(f"{source} has kind {kind!r}, this version knows {', '.join(kinds)}; update msd, or {_REMEDY}.")
-    _exactly(arguments, kinds[kind], source)
+        raise WeightsError(
+            f"{source} has kind {shown(repr(kind), 40)}, this version knows {', '.join(kinds)}; update msd, or {REMEDY}."
+        )
+    found = validated(arguments, _model_of(kinds[kind]), Kind(f"of kind {kind}", REMEDY, WeightsError), source=source)
     try:
-        return kinds[kind](**{name: tuple(item) if isinstance(item, list) else item for name, item in arguments.items()})
+        return kinds[kind](**dict(found))
     except MsdError as error:
         raise WeightsError(f"{source}: {error}") from error
 
 
-def _exactly(value: Any, kind: type, source: str) -> dict[str, Any]:
-    return check_fields(value, [field.name for field in fields(kind)], source=source, remedy=_REMEDY, error=WeightsError)
+@cache
+def _model_of(kind: type, base: type[BaseModel] = Stored) -> type[BaseModel]:
+    """A model with exactly the fields of a dataclass, all of which must be there; `base` may know some more exactly."""
+    types = get_type_hints(kind)
+    missing = {one.name: (types[one.name], ...) for one in fields(kind) if one.name not in base.model_fields}
+    return create_model(kind.__name__, __base__=base, **missing)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+_KINDS: dict[str, Mapping[str, type]] = {"parameterisation": PARAMETERISATIONS, "codec": CODECS}
+"""The fields of a spec that are saved by their kind."""
+
+
+class _SpecBase(SpecNotes):
+    model_config = ConfigDict(extra="forbid")
+
+    parameterisation: dict[str, Any]
+    codec: dict[str, Any]
 
 
 def save_denoiser(denoiser: Denoiser, folder: str | Path, **facts: Any) -> None:
@@ -110,29 +136,24 @@ def load_denoiser(folder: str | Path, device: torch.device | str = "cpu") -> Den
         # Built with throw-away weights, which must not cost the caller's random stream anything.
         with torch.random.fork_rng(devices=[]):
             network = BUILDERS[kind](config)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{folder / CONFIG} describes no network that can be built ({error}); {_REMEDY}.") from error
+    except Exception as error:  # whatever diffusers makes of values that nobody has foreseen
+        why = reason(error)
+        raise WeightsError(f"{folder / CONFIG} describes no network that can be built ({why}); {REMEDY}.") from error
     load_strictly(network, folder / WEIGHTS)
     return Denoiser(network, spec).to(device).eval().requires_grad_(False)
 
 
 def load_strictly(network: LabelledUNet, path: Path) -> None:
     """Fill every tensor of `network` from the one file at `path`. Raises WeightsError naming the first that does not fit."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read ({error}); restore it, or make the model again.") from error
+    tensors = load_tensors(path, REMEDY)
     wanted = network.model.state_dict()
     why = f"{path} and {CONFIG} do not belong together"
     for name in sorted(wanted.keys() - tensors.keys()):
-        raise WeightsError(f"{why}: the tensor {name} is missing; {_REMEDY}.")
+        raise WeightsError(f"{why}: the tensor {name} is missing; {REMEDY}.")
     for name in sorted(tensors.keys() - wanted.keys()):
-        raise WeightsError(f"{why}: the network has no tensor {name}; {_REMEDY}.")
+        raise WeightsError(f"{why}: the network has no tensor {name}; {REMEDY}.")
     for name, value in wanted.items():
         if tensors[name].shape != value.shape:
             shapes = f"{tuple(tensors[name].shape)}, not {tuple(value.shape)}"
-            raise WeightsError(f"{why}: the tensor {name} has shape {shapes}; {_REMEDY}.")
+            raise WeightsError(f"{why}: the tensor {name} has shape {shapes}; {REMEDY}.")
     network.model.load_state_dict(tensors, strict=True)

@@ -4,7 +4,7 @@ Unknown keys, wrong types and impossible combinations fail here, before any weig
 """
 
 from msd.recipe.documentation import Explanation, SectionExplanation, explain
-from msd.recipe.loading import load_recipe, packaged_recipes, revised, validate
+from msd.recipe.loading import load_recipe, packaged_recipes, restored, revised, validate
 from msd.recipe.recipe import Recipe, section_of
 from msd.recipe.rows import MAIN_ROW, BatchRule, Equal, Row
 from msd.recipe.sections import (
@@ -59,6 +59,7 @@ __all__ = [
     "explain",
     "load_recipe",
     "packaged_recipes",
+    "restored",
     "revised",
     "section_of",
     "validate",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from msd import checks
 from msd.errors import RecipeError
-from msd.recipe.messages import nearest
+from msd.reading import Broken, Kind
+from msd.reading_yaml import parse_yaml, read_yaml
+from msd.recipe.messages import ADVICE, nearest
 from msd.recipe.overrides import anchor, flattened, set_value
 from msd.recipe.recipe import NOT_IDENTITY, Recipe, build
 from msd.recipe.rows import DEFAULT_ROWS
@@ -19,18 +20,7 @@ from msd.recipe.rows import DEFAULT_ROWS
 PACKAGED = Path(__file__).parent.parent / "recipes"
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML whose mappings have each key once; PyYAML would silently take the last."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            name = (key.tag, str(key.value))
-            if name in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
-            seen.add(name)
-        return node
+_KIND = Kind("a recipe", "mend it", RecipeError)
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -43,11 +33,18 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None, **top_leve
     `top_level` replaces top-level fields (seed, device) unless None. Raises RecipeError.
     """
     path = _find(str(checks.path(name, "a recipe's name", error=RecipeError)))
-    content = _read(path)
+    content = read_yaml(path, _KIND)
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} is not a recipe; start from a packaged one (`msd recipes` lists them).")
     anchor(content, path.parent)
     _apply_all(content, overrides, top_level)
     content.setdefault("name", path.stem)
-    return build(content)
+    try:
+        return build(content)
+    except RecipeError as error:
+        if overrides or path.parent == PACKAGED:
+            raise
+        raise RecipeError(f"{path}: {error}") from error  # nothing but the file can be wrong
 
 
 def revised(
@@ -70,28 +67,24 @@ def validate(content: dict[str, Any]) -> Recipe:
     return build(content)
 
 
+def restored(content: dict[str, Any], kind: Kind, *, source: str) -> Recipe:
+    """A Recipe that was valid when it was written into the file `source`. Raises the kind's error."""
+    try:
+        return build(content)
+    except RecipeError as error:
+        why = str(error).removesuffix(".").removesuffix(f"; {ADVICE}")
+        raise kind.error(f"{source} is not {kind.what} ({why}); {kind.remedy}.") from error
+
+
 def _find(name: str) -> Path:
     packaged = packaged_recipes()
     if name in packaged:
         return packaged[name]
     path = Path(name)
-    if path.is_file():
+    if os.path.lexists(path):  # what is no file is told so where it is read
         return path
     hint = nearest(name, list(packaged))
     raise RecipeError(f"there is no recipe {name!r}, neither packaged nor as a file{hint}; `msd recipes` lists them.")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-    except yaml.MarkedYAMLError as error:
-        line = f" on line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise RecipeError(f"{path} cannot be read as YAML ({error.problem}{line}); mend it.") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that is none
-        raise RecipeError(f"{path} cannot be read as YAML ({error}); mend it.") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path} is not a recipe; start from a packaged one (`msd recipes` lists them).")
-    return content
 
 
 def _apply_all(content: dict[str, Any], overrides: list[str] | None, top_level: dict[str, Any]) -> None:
@@ -141,10 +134,10 @@ def _parse(override: str) -> tuple[str, Any]:
     if not separator or not key:
         raise RecipeError(f"--set {override!r} is not KEY=VALUE; write e.g. --set dm.learning_rate=3e-4")
     try:
-        return key, yaml.load(text, _UniqueKeys)
-    except (ValueError, yaml.YAMLError) as error:
+        return key, parse_yaml(text)
+    except Broken as error:
         raise RecipeError(
-            f"--set {override!r}: the value is not YAML; quote it, or write a plain number or word."
+            f"--set {override!r}: the value is not YAML ({error}); quote it, or write a plain number or word."
         ) from error
 
 

@@ -11,6 +11,9 @@ from typing import Any, Union
 from pydantic import BaseModel, ValidationError
 
 from msd.checks import shown
+from msd.reading import shown as fitted
+
+ADVICE = "change it in the recipe or with --set"
 
 
 def nearest(name: str, candidates: Sequence[str]) -> str:
@@ -22,13 +25,13 @@ def nearest(name: str, candidates: Sequence[str]) -> str:
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     """The first thing that is wrong with the values given to `model`."""
     first = error.errors()[0]
-    where = ".".join(str(step) for step in first["loc"])
+    where = fitted(".".join(str(step) for step in first["loc"]), 120)
     if first["type"] == "extra_forbidden":
         return f"{where} is not a recipe key{_other_key(first['loc'], model)}"
     message = first["msg"].removeprefix("Value error, ")
     place = f"{where}: " if where else ""
     given = f" (got {shown(first['input'])})" if first["type"] != "value_error" and where else ""
-    advice = "" if message.endswith("?") else "; change it in the recipe or with --set."
+    advice = "" if message.endswith("?") else f"; {ADVICE}."
     return f"{place}{message[0].lower() + message[1:]}{given}{advice}"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msd.errors import RecipeError
+from msd.reading import shown
 from msd.recipe.sections import PATHS
 
 
@@ -34,13 +35,16 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def anchor(content: dict[str, Any], folder: Path) -> None:
     """Make relative paths absolute, as a run may be continued from elsewhere: in the sections and in the rows, which may
-    write a key dotted or nested."""
+    write a key dotted or nested. Raises RecipeError."""
     for key, is_path in PATHS.items():
         section, name = key.split(".")
         for place, entry in ((content, key), (content.get(section), name)):
             value = place.get(entry) if isinstance(place, dict) else None
             if isinstance(place, dict) and isinstance(value, str) and is_path(value):
-                place[entry] = str((folder / Path(value).expanduser()).resolve())
+                try:
+                    place[entry] = str((folder / Path(value).expanduser()).resolve())
+                except (OSError, RuntimeError, ValueError) as error:  # no such user, a circle of links, a zero byte
+                    raise RecipeError(f"{key}: {shown(repr(value), 80)} leads nowhere; give another path.") from error
     rows = content.get("rows")
     for row in rows.values() if isinstance(rows, dict) else ():
         if isinstance(row, dict):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from msd import checks
 from msd.errors import WeightsError
-from msd.networks.facts import FACTS, WEIGHTS, identity, verified_facts
+from msd.networks.facts import FACTS, REMEDY, WEIGHTS, FactNotes, identity, verified_facts
+from msd.networks.tensors import load_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,12 +38,8 @@ class TeacherFacts:
 
     def embeddings(self) -> NDArray[Any] | None:
         """What it has learned to tell its conditions apart by, `[num_conditions, D]`; None when it has no such table."""
-        from safetensors import safe_open
-
-        with safe_open(self.folder / WEIGHTS, framework="numpy") as tensors:
-            if EMBEDDINGS not in tensors.keys():  # noqa: SIM118 (not a dict)
-                return None
-            return tensors.get_tensor(EMBEDDINGS)[: self.num_conditions]  # a last row may stand for "no condition"
+        table = load_array(self.folder / WEIGHTS, EMBEDDINGS, REMEDY)
+        return None if table is None else table[: self.num_conditions]  # a last row may stand for "no condition"
 
 
 def teacher_folder(source: str | Path) -> Path:
@@ -68,20 +65,18 @@ def read_teacher(source: str | Path) -> TeacherFacts:
     """
     folder = teacher_folder(source)
     facts = verified_facts(folder)
-    spec = facts["spec"]
-    try:
-        num, noise_shape, licence = int(spec["num_conditions"]), tuple(spec["noise_shape"]), str(spec["licence"])
-        sigma_init, sigmas = spec["sigma_init"], (float(spec["sigma_min"]), float(spec["sigma_max"]))
-        prior = tuple(float(value) for value in facts.get("prior") or [1 / num] * num)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    known = FactNotes.model_validate(facts)
+    spec = known.spec
+    if spec.sigma_init is not None:
         raise WeightsError(
-            f"{folder / FACTS} does not describe a teacher ({error!r}); restore it, or make it again."
-        ) from error
-    if sigma_init is not None:
-        raise WeightsError(
-            f"{folder} is a one-step student (its sigma_init is {sigma_init:g}), which knows one noise level only; "
+            f"{folder} is a one-step student (its sigma_init is {spec.sigma_init:g}), which knows one noise level only; "
             "give the teacher it was made from."
         )
+    num = spec.num_conditions
+    prior = known.prior or (1 / num,) * num
     if len(prior) != num:
         raise WeightsError(f"{folder / FACTS} has a prior of {len(prior)} values for {num} conditions; mend one of them.")
-    return TeacherFacts(str(source), folder, identity(facts), num, prior, licence, noise_shape, *sigmas)
+    content = identity(facts)
+    return TeacherFacts(
+        str(source), folder, content, num, prior, spec.licence, spec.noise_shape, spec.sigma_min, spec.sigma_max
+    )

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from msd import checks
 from msd.errors import WeightsError
+from msd.networks.tensors import load_tensors
+
+AGAIN = "remove it and give the same command again, or start from another folder"
 
 Weights = Mapping[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
@@ -58,15 +61,11 @@ class Bundle:
     def load(cls, path: str | Path) -> Bundle:
         """Raises WeightsError when the file is missing or damaged."""
         path = checks.path(path, "a bundle's file", error=WeightsError)
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{path} cannot be read ({error}); make it again, or start from another folder.") from error
         found: dict[str, dict[str, dict[str, Tensor]]] = {}
-        for name, value in tensors.items():
-            role, kind, tensor = name.split("/", 2)
+        for name, value in load_tensors(path, AGAIN).items():
+            role, kind, tensor = [*name.split("/", 2), "", ""][:3]
             found.setdefault(role, {}).setdefault(kind, {})[tensor] = value
+        for role, kinds in found.items():
+            if "raw" not in kinds:
+                raise WeightsError(f"{path} has no raw weights of the {role}, so it is no stage's result; {AGAIN}.")
         return cls({role: RoleWeights(kinds["raw"], kinds.get("average")) for role, kinds in found.items()})

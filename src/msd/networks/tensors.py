@@ -1,0 +1,37 @@
+"""Reading safetensors files: whatever is wrong with one is a sentence, and no file is waited for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msd.errors import MsdError, WeightsError
+from msd.reading import open_regular, reason
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+def load_tensors(path: Path, remedy: str, error: type[MsdError] = WeightsError) -> dict[str, Tensor]:
+    """All tensors of a file, on the CPU. Raises `error` ending in `remedy`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        open_regular(path).close()
+        return load_file(path)
+    except (OSError, ValueError, SafetensorError) as cause:
+        raise error(f"{path} cannot be read as safetensors ({reason(cause)}); {remedy}.") from cause
+
+
+def load_array(path: Path, name: str, remedy: str) -> NDArray | None:
+    """One tensor of a file, without torch; None where the file has none of that name. Raises WeightsError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        open_regular(path).close()
+        with safe_open(path, framework="numpy") as tensors:
+            return tensors.get_tensor(name) if name in tensors.keys() else None  # noqa: SIM118 (not a dict)
+    except (OSError, ValueError, TypeError, SafetensorError) as cause:
+        raise WeightsError(f"{path} cannot be read as safetensors ({reason(cause)}); {remedy}.") from cause
