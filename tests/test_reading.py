@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import UNIFORM, teacher_facts
+from builders import UNIFORM, teacher_facts, tiny_denoiser
 from msd.cohort.manifest import read_manifest
 from msd.commands.evaluate import partition_report
 from msd.conditions.partition import Partition, PartitionReport
@@ -24,10 +24,12 @@ from msd.data.pairs import PairsPlan, load_pairs, make_pairs
 from msd.errors import DataError, MsdError, PartitionError, RecipeError, RunError, WeightsError
 from msd.evaluation.features import load_features
 from msd.evaluation.results import read_metrics
+from msd.files import has_sha256, sha256_file
 from msd.fleet.jobs import Job, Status, read_result, read_status, result_folder, seal_result
 from msd.fleet.plan import Inputs, StoredPlan, plan
-from msd.networks.facts import read_config, read_facts
-from msd.networks.folder import spec_from_json, spec_to_json
+from msd.networks.facts import CONFIG, FACTS, WEIGHTS, config_sha256, read_config, read_facts
+from msd.networks.folder import load_denoiser, save_denoiser, spec_from_json, spec_to_json
+from msd.networks.tensors import load_array, load_tensors
 from msd.reading import (
     JSON_BYTES,
     Broken,
@@ -45,6 +47,7 @@ from msd.reading import (
 from msd.reading_yaml import parse_yaml
 from msd.recipe import load_recipe
 from msd.run import Run
+from msd.teachers.facts import read_teacher, teacher_folder
 from msd.training.records import read_records
 
 Damage = Callable[[Path], object]
@@ -444,6 +447,25 @@ def test_a_job_or_plan_names_no_path(tmp_path: Path, whole: dict[str, Any], name
             READERS[file][0](path)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"stages": [{"name": "tsm", "settings": {}}]}, "there is no stage 'tsm'"),
+        ({"stages": [{"name": "dm", "settings": {"weight": "x"}}]}, "weight should be a valid number, not 'x'"),
+        ({"stages": [{"name": "dm", "settings": {"wings": 2}}]}, "it has an unknown field 'wings'"),
+        ({"part": 7}, "it has no part 7"),
+        ({"partition": {"schema": 2}}, r"its partition is not a saved partition \(it lacks 'method'\)"),
+        ({"partition": {}}, r"its partition is not a saved partition \(it says no schema\)"),
+        ({"network": {"attention": 1}}, "attention should be a valid boolean, not 1"),
+    ],
+)
+def test_what_a_task_holds_is_checked(tmp_path: Path, whole: dict[str, Any], change: dict[str, Any], why: str) -> None:
+    value = whole["job.json"]
+    (tmp_path / "job.json").write_text(json.dumps(value | {"task": value["task"] | change}))
+    with pytest.raises(RunError, match=rf"job\.json is not a job \({why}.*\); remove it and give the command[^;]*$"):
+        Job.load(tmp_path)
+
+
 def test_a_result_names_files_in_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = result_folder(tmp_path)
     result.mkdir()
@@ -505,3 +527,55 @@ def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"big\.json \(a list\) cannot be read \(it is larger than 100 bytes\); mend it\."):
         read_json(path, Kind("a list", "mend it"), 100)
     assert len(read_json(path, Kind("a list", "mend it"), 103)) == 51
+
+
+BINARIES: dict[str, Damage] = {
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to nothing": lambda path: path.symlink_to("nowhere"),
+    "missing": lambda path: None,
+    "empty": Path.touch,
+    "garbage": lambda path: path.write_bytes(b"\xff" * 64),
+}
+
+
+@pytest.mark.parametrize("kind", BINARIES)
+def test_damaged_weights_are_one_sentence(tmp_path: Path, kind: str) -> None:
+    """Where they lie beside their checksums, and where they don't; and the array that is read without torch."""
+    source = teacher_folder("packaged:digits")
+    for name in (CONFIG, FACTS):
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    path = tmp_path / WEIGHTS
+    BINARIES[kind](path)
+    for read in (
+        lambda: load_denoiser(tmp_path),
+        lambda: read_teacher(str(tmp_path)),
+        lambda: load_tensors(path, "restore it"),
+        lambda: load_array(path, "weight", "restore it"),
+        lambda: sha256_file(path / "below", WeightsError),
+    ):
+        with pytest.raises(WeightsError) as raised:
+            read()
+        check_sentence(str(raised.value), path)
+    assert not has_sha256(path, "0" * 64)
+    assert not has_sha256(None, "0" * 64)
+
+
+def test_what_diffusers_says_of_a_configuration_is_one_line(tmp_path: Path) -> None:
+    """Checksums that fit, and values that build nothing."""
+    save_denoiser(tiny_denoiser(0), tmp_path)
+    for change in (
+        {"block_out_channels": []},
+        {"norm_num_groups": 0},
+        {"down_block_types": [3]},
+        {"sample_size": {}, "wings": 1},
+    ):
+        config = json.loads((tmp_path / CONFIG).read_text())
+        (tmp_path / CONFIG).write_text(json.dumps(config | change))
+        facts = json.loads((tmp_path / FACTS).read_text())
+        (tmp_path / FACTS).write_text(json.dumps(facts | {"config_sha256": config_sha256(tmp_path)}))
+        with pytest.raises(WeightsError, match="config") as raised:
+            load_denoiser(tmp_path)
+        check_sentence(str(raised.value), tmp_path / "config")
+        (tmp_path / CONFIG).write_text(json.dumps(config))

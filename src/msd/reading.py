@@ -290,9 +290,14 @@ def _first(error: ValidationError) -> str:
     return f"{where or 'it'} {shown(message, 160)}, not {got}"
 
 
+def clause(error: MsdError) -> str:
+    """What an error says is wrong, without the next step and the full stop."""
+    return str(error).rpartition("; ")[0] or str(error).removesuffix(".")
+
+
 def set_aside(path: Path, error: MsdError) -> None:
     """Give a file of mere bookkeeping another name, never that of another one, and warn of the `error` it was broken by."""
-    problem, number, kept = str(error).rpartition("; ")[0], 0, path.with_name(f"{path.name}{BROKEN}")
+    problem, number, kept = clause(error), 0, path.with_name(f"{path.name}{BROKEN}")
     while os.path.lexists(kept):
         number += 1
         kept = path.with_name(f"{path.name}{BROKEN}-{number}")

@@ -10,6 +10,7 @@ from msd.commands.targets import check_results
 from msd.conditions.partition import Partition
 from msd.data.images import load_images
 from msd.diffusion.solvers import Solver
+from msd.errors import WeightsError, warn
 from msd.evaluation.bench import Bench
 from msd.evaluation.features import FACTS as FEATURE_FACTS
 from msd.evaluation.features import load_features, save_features, train_features
@@ -20,6 +21,7 @@ from msd.fleet.local import run_jobs
 from msd.fleet.plan import pretrain_job
 from msd.networks.facts import FACTS, FILES, read_facts
 from msd.networks.folder import load_denoiser
+from msd.reading import clause
 from msd.recipe import TEACHER
 from msd.run import Run
 from msd.training.engine import Engine
@@ -31,10 +33,20 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
     Engine.on(recipe.device)
     images = load_images(recipe.data.name)
     job = pretrain_job(recipe, images.hash)
+<<<<<<< HEAD
     if (run.teacher / FACTS).exists() and read_facts(run.teacher).get("task") == job.task.hash:
         load_denoiser(run.teacher)  # verifies the checksum
         return read_facts(run.teacher)
     check_results(run)
+=======
+    if (run.teacher / FACTS).exists():
+        try:
+            if read_facts(run.teacher).get("task") == job.task.hash:
+                load_denoiser(run.teacher)  # verifies the checksum
+                return read_facts(run.teacher)
+        except WeightsError as error:
+            warn(f"{clause(error)}; the teacher is put together again from its training's result.")
+>>>>>>> g-reader
     run.begin()
     with run.timed("pretrain"), output.live_jobs({job.name: images.name}) as on_change:
         run_jobs([job], run.jobs, 1, on_change)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from msd.conditions.partition import Partition
 from msd.errors import MsdError, RunError, WeightsError
@@ -22,11 +22,11 @@ from msd.reading import (
     Notes,
     RelativePath,
     Sha256,
+    clause,
     inside,
     read_json,
     read_kept,
     read_model,
-    reason,
     set_aside,
     validated,
 )
@@ -146,11 +146,7 @@ class Job(Section):
         """Raises RunError when `folder` holds no job of this version."""
         path = folder / JOB
         job = read_model(path, cls, _JOB_KIND)
-        try:
-            job.check()
-        except (MsdError, ValidationError) as error:
-            why = reason(error).removesuffix(".")
-            raise RunError(f"{path} is not {_JOB_KIND.what} ({why}); {_JOB_KIND.remedy}.") from error
+        job._check(path)
         return job
 
     @classmethod
@@ -162,20 +158,24 @@ class Job(Section):
             set_aside(folder / JOB, error)
             return None
 
-    def check(self) -> None:
-        """Check what the task holds as plain values. Raises MsdError or ValidationError."""
-        task = self.task
-        partition = Partition.from_json(task.partition, source="its partition") if task.partition is not None else None
-        if isinstance(task, PairsTask):
-            if task.solver is not None:
-                SolverSection.model_validate(task.solver)
-            return
-        for stage in task.stages:
-            section_of(stage.name).model_validate(stage.settings)
-        if task.network is not None:
-            NetworkSection.model_validate(task.network)
-        if partition is not None and not 0 <= (task.part or 0) < partition.num_parts:
-            raise RunError(f"part {task.part} is none of {partition.num_parts}.")
+    def _check(self, path: Path) -> None:
+        """Check what the task that was read from `path` holds as plain values. Raises RunError."""
+        task, sections = self.task, list[tuple[type[Section], dict[str, Any] | None]]()
+        try:
+            given = task.partition
+            partition = None if given is None else Partition.from_json(given, source="its partition")
+            if isinstance(task, PairsTask):
+                sections.append((SolverSection, task.solver))
+            else:
+                sections += [(section_of(stage.name), stage.settings) for stage in task.stages]
+                sections.append((NetworkSection, task.network))
+                if partition and not 0 <= (task.part or 0) < partition.num_parts:
+                    raise RunError(f"it has no part {task.part}; it has {partition.num_parts}.")
+        except MsdError as error:
+            raise RunError(f"{path} is not {_JOB_KIND.what} ({clause(error)}); {_JOB_KIND.remedy}.") from error
+        for section, values in sections:
+            if values is not None:
+                validated(values, section, replace(_JOB_KIND, schema=None), source=str(path))
 
 
 _JOB_KIND = Kind("a job", AGAIN, schema=SCHEMA, outdated="make it again in another --out")

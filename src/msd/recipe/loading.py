@@ -10,9 +10,9 @@ from typing import Any
 
 from msd import checks
 from msd.errors import RecipeError
-from msd.reading import Broken, Kind
+from msd.reading import Broken, Kind, clause
 from msd.reading_yaml import parse_yaml, read_yaml
-from msd.recipe.messages import ADVICE, nearest
+from msd.recipe.messages import nearest
 from msd.recipe.overrides import anchor, flattened, set_value
 from msd.recipe.recipe import NOT_IDENTITY, Recipe, build
 from msd.recipe.rows import DEFAULT_ROWS
@@ -72,8 +72,7 @@ def restored(content: dict[str, Any], kind: Kind, *, source: str) -> Recipe:
     try:
         return build(content)
     except RecipeError as error:
-        why = str(error).removesuffix(".").removesuffix(f"; {ADVICE}")
-        raise kind.error(f"{source} is not {kind.what} ({why}); {kind.remedy}.") from error
+        raise kind.error(f"{source} is not {kind.what} ({clause(error)}); {kind.remedy}.") from error
 
 
 def _find(name: str) -> Path:

@@ -13,8 +13,6 @@ from pydantic import BaseModel, ValidationError
 from msd.checks import shown
 from msd.reading import shown as fitted
 
-ADVICE = "change it in the recipe or with --set"
-
 
 def nearest(name: str, candidates: Sequence[str]) -> str:
     """The end of a sentence about an unknown name: the one that was probably meant, or all there are."""
@@ -31,7 +29,7 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     message = first["msg"].removeprefix("Value error, ")
     place = f"{where}: " if where else ""
     given = f" (got {shown(first['input'])})" if first["type"] != "value_error" and where else ""
-    advice = "" if message.endswith("?") else f"; {ADVICE}."
+    advice = "" if message.endswith("?") else "; change it in the recipe or with --set."
     return f"{place}{message[0].lower() + message[1:]}{given}{advice}"
 
 
