@@ -22,14 +22,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from msd.errors import RunError
 from msd.files import write_error
+from msd.reading import Kind, read_model
 
 OWNER = "owner.json"
 RENEW_SECONDS = 15.0
 EXPIRES_SECONDS = 150.0
+OWNER_BYTES = 10_000
+_KIND = Kind("a folder's owner", "move it away")
 WRITING_SECONDS = 5.0
 """A file that says nothing whole is one being written, unless it is older than this."""
 
@@ -177,12 +178,11 @@ def _take(folder: Path, owner: Owner) -> Owner:
 def _read(folder: Path) -> Owner | None:
     """What the file says; None when there is none, or it is being written. One that stays broken is removed."""
     path = folder / OWNER
-    try:
-        value = json.loads(path.read_bytes())
-        return TypeAdapter(Owner).validate_python(value)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except (OSError, ValueError, TypeError, KeyError):
+    try:
+        return read_model(path, Owner, _KIND, OWNER_BYTES)
+    except RunError:
         if _seconds_silent(folder) > WRITING_SECONDS:
             with contextlib.suppress(OSError):
                 path.unlink()

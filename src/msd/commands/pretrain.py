@@ -33,12 +33,6 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
     Engine.on(recipe.device)
     images = load_images(recipe.data.name)
     job = pretrain_job(recipe, images.hash)
-<<<<<<< HEAD
-    if (run.teacher / FACTS).exists() and read_facts(run.teacher).get("task") == job.task.hash:
-        load_denoiser(run.teacher)  # verifies the checksum
-        return read_facts(run.teacher)
-    check_results(run)
-=======
     if (run.teacher / FACTS).exists():
         try:
             if read_facts(run.teacher).get("task") == job.task.hash:
@@ -46,7 +40,7 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
                 return read_facts(run.teacher)
         except WeightsError as error:
             warn(f"{clause(error)}; the teacher is put together again from its training's result.")
->>>>>>> g-reader
+    check_results(run)
     run.begin()
     with run.timed("pretrain"), output.live_jobs({job.name: images.name}) as on_change:
         run_jobs([job], run.jobs, 1, on_change)
