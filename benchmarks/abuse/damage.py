@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-Damage = Callable[[Path], None]
+Damage = Callable[[Path], object]
 
 LARGE_BYTES = 512 * 2**20
 

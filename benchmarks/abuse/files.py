@@ -127,7 +127,7 @@ def _whole(role: Role) -> Iterator[Case]:
 
 
 _NO_SCHEMA = ("timings", "status", "halted-status", "records", "halted-records", "partition-report", "checkpoints")
-_NUM_KEYS = 9
+_NUM_KEYS = 8
 
 
 def _value(role: Role, world: World) -> object:
@@ -141,7 +141,7 @@ def _keys(role: Role, world: World) -> Iterator[Case]:
     paths, changes = list(damages.key_paths(_value(role, world))), list(damages.CHANGES)
     source.shuffle(paths)
     paths.sort(key=len)
-    for index in range(max(_NUM_KEYS, min(len(paths), 14))):
+    for index in range(max(_NUM_KEYS, min(len(paths), 11))):
         path, change = paths[index % len(paths)], changes[index % len(changes)]
         verb = role.verbs[source.randrange(len(role.verbs))]
         yield _case("files-key", f"{_dotted(path)}-{change}", role, verb, damages.changed(path, change), "edited")
@@ -159,7 +159,7 @@ def _escapes(role: Role, world: World) -> Iterator[Case]:
     ]
     tables = [path for path in paths if path[-2:-1] in [("files",), ("shards",)]]
     for path in [*named[:3], *tables[:1]]:
-        for escape in damages.ESCAPES[number % 2 :: 2]:
+        for escape in damages.ESCAPES[number % 3 :: 3]:
             verb = role.verbs[number % len(role.verbs)]
             name = f"{_dotted(path)}-escapes-{damages.ESCAPES.index(escape)}"
             yield _case("files-key", name, role, verb, _escape(path, escape, is_key=path in tables), "edited")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 from benchmarks.abuse import damage as damages
 from benchmarks.abuse.case import Case, Fault
@@ -171,7 +170,7 @@ def _teacher_keys(world: World) -> Iterator[Case]:
         yield _teacher("denoiser.json", f"{dotted}-{change}", damages.changed(path, change), EITHER)
 
 
-def _teacher(file: str, name: str, harm: Callable[[Path], None], expect: Expect, *, is_humble: bool = False) -> Case:
+def _teacher(file: str, name: str, harm: Damage, expect: Expect, *, is_humble: bool = False) -> Case:
     def play(scene: Scene) -> list[Fault]:
         teacher = scene.copy("teacher")
         harm(teacher / file)

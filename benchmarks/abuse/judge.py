@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.abuse.case import Fault
 from benchmarks.abuse.process import Done
 
-SENTENCE = re.compile(r"[A-Z]\w*(Error|Failed|Interrupted): .*\S")
+SENTENCE = re.compile(r"([A-Z]\w*(Error|Failed)|Interrupted): .*\S")
 _LIBRARY = re.compile(
     r"weights_only|couldn't connect|huggingface|pydantic|NoneType|has no attribute|unexpected keyword argument|"
     r"positional argument|object is not|not subscriptable|unhashable|<class '",
