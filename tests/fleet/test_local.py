@@ -159,8 +159,12 @@ def test_finished_jobs_are_not_run_again_but_damaged_ones_are(jobs: list[Job], f
     run_jobs([job], folder, max_parallel=1)
     weights = result_folder(folder / job.key) / "student" / "diffusion_pytorch_model.safetensors"
     before, content = weights.stat().st_mtime_ns, weights.read_bytes()
+    for name in ("job.json", "status.json"):
+        (folder / job.key / name).write_text("{")
     run_jobs([job], folder, max_parallel=1)
     assert weights.stat().st_mtime_ns == before
+    assert Job.load(folder / job.key) == job
+    assert read_status(folder / job.key).state == "done"
     weights.write_bytes(content[:-5])
     assert not is_done(job, folder / job.key)
     run_jobs([job], folder, max_parallel=1)
