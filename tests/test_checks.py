@@ -157,7 +157,7 @@ WITHOUT_FILES: list[tuple[Callable[[], Any], type[MsdError], str]] = [
     (lambda: spec_from_json(stored(codec={"kind": "vae"})), WeightsError, "kind 'vae', this version knows affine"),
     (lambda: spec_from_json(stored(codec={"kind": []})), WeightsError, "this version knows affine"),
     (lambda: spec_from_json(stored(codec={"kind": "affine", "shift": 0, "scale": 0})), WeightsError, "scale of the codec"),
-    (lambda: spec_from_json(stored(noise_shape=["a"])), WeightsError, "noise_shape 'a'"),
+    (lambda: spec_from_json(stored(noise_shape=["a"])), WeightsError, "noise_shape"),
     (lambda: guided(blank, NAN, lambda c: c), ConditionError, "guidance scale nan"),
     (lambda: unet_config((1, 8, 8), 10, {"block_out_channels": (8,) * 5}), RecipeError, "5 levels, but a size of 8"),
     # the analytic teacher
@@ -220,7 +220,7 @@ WITHOUT_FILES: list[tuple[Callable[[], Any], type[MsdError], str]] = [
     (lambda: load_recipe("digits", "seed=3"), RecipeError, "overrides 'seed=3' is of type str"),
     (lambda: load_recipe("digits", [3]), RecipeError, "an override 3"),
     (lambda: load_recipe("digits", seed=-1), RecipeError, r"seed: .*\(got -1\)"),
-    (lambda: load_recipe("digits", ["seed=0x" + "f" * 9000]), RecipeError, "too large to print"),
+    (lambda: load_recipe("digits", ["seed=0x" + "f" * 9000]), RecipeError, "more than 64 bits"),
     (lambda: load_recipe("digits", ["dm.num_updates=true"]), RecipeError, "a number is wanted, not true or false"),
     (lambda: load_recipe("digits", ["pairs.solver.sigma_min=30"]), RecipeError, "sigma_min 30 must be below sigma_max 20"),
     (lambda: revised(3, None), RecipeError, "a stored recipe 3"),

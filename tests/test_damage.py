@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from builders import UNIFORM, teacher_facts
 from damages import DAMAGES, Read, check_sentence, complaint
 from msd.cohort.manifest import read_manifest
-from msd.commands.evaluate import partition_report
+from msd.commands.report import partition_report
 from msd.conditions.partition import Partition, PartitionReport
 from msd.conditions.splits import SplitRequest, make_partition
 from msd.data.pairs import PairsPlan, load_pairs, make_pairs
