@@ -136,7 +136,8 @@ def _parse(override: str) -> tuple[str, Any]:
         return key, parse_yaml(text)
     except Broken as error:
         raise RecipeError(
-            f"--set {shown(repr(override), 100)}: the value is not YAML ({error}); quote it, or write a plain number or word."
+            f"--set {shown(repr(override), 100)}: the value is not YAML ({error}); "
+            "quote it, or write a plain number or word."
         ) from error
 
 
