@@ -11,7 +11,7 @@ from typing import Any
 
 Damage = Callable[[Path], object]
 
-LARGE_BYTES = 512 * 2**20
+LARGE_BYTES = 128 * 2**20
 
 
 def _replace(make: Damage) -> Damage:

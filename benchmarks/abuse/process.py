@@ -16,7 +16,7 @@ from typing import Literal
 from benchmarks.abuse.system import kill_descendants, obey_permissions
 from benchmarks.abuse.warm import WarmPopen, default_signals, finish, open_streams
 
-MEMORY_BYTES = 8 * 2**30
+MEMORY_BYTES = 3 * 2**30
 """Address space of a command: what asks for more fails by itself, and not the machine."""
 PROGRAM = "from msd.cli import main; main()"
 
@@ -124,10 +124,11 @@ def _fork(start: Start, log: Path) -> int:
         return pid
     try:
         _prepare(start, log)
+        finish(start.action or _main)
     except BaseException as error:
         (log / "stderr").write_text(f"harness: {error!r}")
+    finally:
         os._exit(250)
-    finish(start.action or _main)
 
 
 def _prepare(start: Start, log: Path) -> None:

@@ -16,7 +16,7 @@ from benchmarks.abuse.system import adopt_orphans, descendants, kill_descendants
 from benchmarks.abuse.tree import describe, leftovers
 from benchmarks.abuse.world import World
 
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 2.0
 """So long may a worker take to notice that its parent is gone."""
 USER_TEXT = "mine\n"
 

@@ -13,7 +13,7 @@ from benchmarks.abuse.results import images, same_tensors, scores
 from benchmarks.abuse.scene import Scene
 from benchmarks.abuse.world import SAMPLED
 
-TRAINING_SECONDS = 30.0
+TRAINING_SECONDS = 25.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _wrong_status(scene: Scene, run: Path, done: Done) -> list[Fault]:
         found = set(json.loads(done.stdout)["jobs"])
     except (ValueError, KeyError, TypeError):
         return []  # what is no JSON was noted already
-    expected = {path.name.rpartition("-")[0] for path in (scene.world.folder / run.name / "jobs").iterdir()}
+    expected = {path.parent.name.rpartition("-")[0] for path in (run / "jobs").glob("*/job.json") if path.is_file()}
     return [Fault("wrong", f"status leaves out {sorted(expected - found)}")] if expected - found else []
 
 
@@ -98,6 +98,6 @@ VERBS = {
     "pairs": Verb(_writer("pairs"), _wrong_pairs, TRAINING_SECONDS, (1, 2)),
     "distill": Verb(_writer("distill"), _wrong_distill, TRAINING_SECONDS, (1, 2)),
     "sample": Verb(lambda scene, run: ("sample", run / "cohort", *SAMPLED, "--out", scene.work / "made.npz"), _wrong_sample),
-    "eval": Verb(lambda scene, run: ("eval", run / "cohort", "--out", scene.work / "made.json"), _wrong_eval, 30.0),
-    "report": Verb(lambda scene, run: ("report", run), _wrong_report, 60.0),
+    "eval": Verb(lambda scene, run: ("eval", run / "cohort", "--out", scene.work / "made.json"), _wrong_eval, 20.0),
+    "report": Verb(lambda scene, run: ("report", run), _wrong_report, 20.0),
 }

@@ -45,17 +45,33 @@ def import_everything() -> None:
 
 
 def finish(action: Callable[[], object]) -> NoReturn:
-    """Run `action` as the interpreter runs a program: its exit code, its last words, and the flush at its end."""
-    code = 0
+    """Run `action` as the interpreter runs a program: its exit code, its last words, and the flush at its end.
+
+    Whatever happens, also to those last words, this process goes no further.
+    """
+    code = 1
+    try:
+        code = _end_of(action)
+        code = _flushed(code)
+    finally:
+        os._exit(code)
+
+
+def _end_of(action: Callable[[], object]) -> int:
     try:
         action()
     except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
         if isinstance(ended.code, str):
             sys.stderr.write(f"{ended.code}\n")
+            return 1
+        return ended.code or 0
     except BaseException:
         traceback.print_exc()
-        code = 1
+        return 1
+    return 0
+
+
+def _flushed(code: int) -> int:
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -65,7 +81,7 @@ def finish(action: Callable[[], object]) -> NoReturn:
         code = FLUSH_FAILED
     with contextlib.suppress(Exception):
         sys.stderr.flush()
-    os._exit(code)
+    return code
 
 
 def open_streams(encoding: str, *, has_stdout: bool = True) -> None:
@@ -137,7 +153,6 @@ def _become(
         open_streams("utf-8")
         sys.argv = [words[2], *words[3:]]
         sys.modules.pop(words[2], None)
-    except BaseException:
-        traceback.print_exc()
+        finish(lambda: runpy.run_module(words[2], run_name="__main__", alter_sys=True))
+    finally:
         os._exit(255)
-    finish(lambda: runpy.run_module(words[2], run_name="__main__", alter_sys=True))
