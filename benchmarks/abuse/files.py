@@ -33,6 +33,8 @@ def expectation(role: Role, verb: str, extent: Extent) -> Expect:
         allowed = (0, *codes)
     else:
         allowed = (0,) if is_maker else codes
+    if role.name == "checkpoint" and is_maker:
+        allowed = (0, *codes)  # where none is left whole, the sentence says which folder to remove
     if role.name == "recipe" and verb == "distill" and extent == "gone":
         allowed = (0, *codes)  # nothing says any more that the folder is a run's
     if role.name == "row-cohort" and extent == "gone":

@@ -12,7 +12,7 @@ from benchmarks.abuse.process import Done
 
 SENTENCE = re.compile(r"([A-Z]\w*(Error|Failed)|Interrupted): .*\S")
 _LIBRARY = re.compile(
-    r"weights_only|couldn't connect|huggingface|pydantic|NoneType|has no attribute|unexpected keyword argument|"
+    r"weights_only|couldn't connect|huggingface|pydantic|'NoneType'|has no attribute|unexpected keyword argument|"
     r"positional argument|object is not|not subscriptable|unhashable|<class '",
     re.IGNORECASE,
 )

@@ -35,7 +35,16 @@ Overrides = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Where results go.")]
+
+
+def a_path(text: str) -> Path:
+    """The value of an option that names a place: nothing, which would mean the working folder, is no name."""
+    if not text:
+        raise typer.BadParameter("it is empty; give a name, or . for the working folder")
+    return Path(text)
+
+
+Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", parser=a_path, help="Where results go.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -73,6 +74,14 @@ class Recipe(Section):
     the cohort's total; {} for none."""
     evaluation: EvaluationSection = EvaluationSection()
     fleet: FleetSection = FleetSection()
+
+    @field_validator("device")
+    @classmethod
+    def _a_device(cls, value: str) -> str:
+        """Whether it is there is asked when it is used: a plan needs none."""
+        if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", value):
+            raise ValueError(f"{checks.shown(value)} is not a device; use cpu, cuda or cuda:N")
+        return value
 
     @field_validator("stages", mode="before")
     @classmethod

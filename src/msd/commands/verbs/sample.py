@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msd.checks import MAX_COUNT
-from msd.commands.options import CohortArgument, Device, Seed, numbers
+from msd.commands.options import CohortArgument, Device, Seed, a_path, numbers
 
 if TYPE_CHECKING:
     from msd.commands.console import Output
@@ -21,7 +21,9 @@ def sample(
     num: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="Images of each class.")] = 8,
     seed: Seed = None,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="A .png grid, or .npz arrays.")] = Path("samples.png"),
+    out: Annotated[Path, typer.Option(metavar="PATH", parser=a_path, help="A .png grid, or .npz arrays.")] = Path(
+        "samples.png"
+    ),
     output: Output,
 ) -> None:
     """Generate images, one routed step each.
