@@ -51,11 +51,8 @@ def _case(first: str, second: str, delay: float) -> Case:
             one.wait(delay)
         other = scene.start(*words[0])
         ends = [scene.finish(one, SECONDS), scene.finish(other, SECONDS)]
-        return [
-            *_judge(ends),
-            *scene.orphans(),
-            *_outcome(scene, [verb for verb, end in zip((first, second), ends, strict=True) if end.code == 0]),
-        ]
+        worked = [verb for verb, end in zip((first, second), ends, strict=True) if end.code == 0]
+        return [*_judge(ends), *scene.orphans(), *_outcome(scene, worked)]
 
     return Case("two-at-once", f"{first}+{second}/{delay:g}s", play)
 
@@ -72,7 +69,7 @@ def _judge(ends: list[Done]) -> list[Fault]:
 
 
 def _outcome(scene: Scene, worked: list[str]) -> list[Fault]:
-    """Of the commands that were not refused: every training of the run was done once, and its result is the undisturbed one."""
+    """Every training was done once, and the result of the commands that were not refused is the undisturbed one."""
     run, faults = scene.folder / "run", []
     for path in sorted(run.glob("jobs/*/stages/*/records.jsonl")):
         steps = re.findall(r'"step": (\d+)', path.read_text())
