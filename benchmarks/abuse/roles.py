@@ -46,7 +46,7 @@ ROLES = (
     Role("plan", "plan.json", "index", makers=("distill",), readers=("report", "status")),
     Role("partition", "partition.json", "result", makers=("partition", "distill")),
     Role("partition-report", "partition-report.json", "result", makers=("partition",), readers=("report",)),
-    Role("timings", "timings.json", "books", makers=("status", "distill")),
+    Role("timings", "timings.json", "books", makers=("status",)),
     Role("job", f"{STUDENT}/job.json", "index", makers=("distill",), readers=("status", "report")),
     Role("status", f"{STUDENT}/status.json", "books", makers=("status", "distill", "report")),
     Role("log", f"{STUDENT}/log.txt", "books", makers=("distill",)),

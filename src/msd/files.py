@@ -220,14 +220,18 @@ def _restore_orphan(path: Path) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of that number runs on this machine."""
+    """Whether a process of that number runs on this machine; one that has ended and waits for its parent does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux, or it ended just now
+        return True
+    return status.rpartition(")")[2].split()[:1] not in (["Z"], ["X"])
 
 
 def ensure_writable(folder: Path) -> None:
