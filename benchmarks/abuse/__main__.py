@@ -17,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -52,6 +53,8 @@ def options() -> argparse.Namespace:
 def main() -> None:
     chosen = options()
     sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))  # through `finally`: nothing stays behind
     begin = time.monotonic()
     place = Path(tempfile.mkdtemp(prefix="msd-abuse-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None))
     import_everything()

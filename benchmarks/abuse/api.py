@@ -10,6 +10,9 @@ from benchmarks.abuse.judge import EITHER, ERROR, FINE, Expect, judge
 from benchmarks.abuse.scene import Scene
 from benchmarks.abuse.world import World
 
+NOT_FINITE = 3
+"""Exit code of an expression that returned infinities: never a promised one."""
+
 LABELS = (
     "0.5",
     "[0.5]",
@@ -291,7 +294,8 @@ def _evaluate(text: str, world: World) -> None:
     try:
         value = eval(text, names)
         if isinstance(value, torch.Tensor) and not value.isfinite().all():
-            raise AssertionError("it returned what is not finite")
+            sys.stderr.write("it returned what is not finite\n")
+            sys.exit(NOT_FINITE)
     except msd.MsdError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         sys.exit(error.exit_code)

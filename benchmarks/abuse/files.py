@@ -21,7 +21,6 @@ from benchmarks.abuse.world import World
 Extent = Literal["gone", "odd", "broken", "edited"]
 """`gone`: it is not there. `odd`: no regular file lies there. `broken`: a file that nobody could take for what it should be.
 `edited`: one that may pass for it, and may even say the same."""
-_MENTIONS = {"student": "student-0", "pairs": "pairs", "bundle": "student-0", "result": "student-0", "job": "student-0"}
 
 
 def expectation(role: Role, verb: str, extent: Extent) -> Expect:
@@ -52,7 +51,7 @@ def _mentions(role: Role) -> tuple[str, ...]:
     """The file, or the job or folder that it belongs to."""
     file = role.pattern.rpartition("/")[2].replace("*", "")
     jobs = ("student-0", "student-1") if "student-" in role.pattern else ("pairs",) if "pairs-" in role.pattern else ()
-    folder = ("/cohort",) if role.pattern.startswith("cohort/") else ()
+    folder = ("/cohort",) if role.pattern.startswith("cohort/") else ("/run ",) if role.name == "recipe" else ()
     return (file.split("-")[0] if file.startswith("step-") else file, *jobs, *folder)
 
 

@@ -67,7 +67,7 @@ ROLES = (
     Role("cohort-facts", "cohort/students/0/denoiser.json", "result", makers=("distill",), readers=("sample", "eval")),
     Role("row-cohort", "rows/single/cohort.json", "result", readers=("report",)),
     Role("metrics", "report/metrics.json", "index", makers=("report",)),
-    Role("page", "report/index.html", "books", makers=("report",)),
+    Role("page", "report/index.html", "index", makers=("report",)),
     Role("checkpoint", "jobs/student-*/stages/*/checkpoints/step-*.pt", "result", makers=("distill",), base="halted"),
     Role("checkpoints", "jobs/student-*/stages/*/checkpoints/checkpoints.json", "index", makers=("distill",), base="halted"),
     Role("halted-records", "jobs/student-*/stages/*/records.jsonl", "books", makers=("distill",), base="halted"),

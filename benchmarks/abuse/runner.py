@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.abuse.case import Case, Fault, Outcome
 from benchmarks.abuse.scene import play
+from benchmarks.abuse.system import kill_descendants
 from benchmarks.abuse.world import World
 
 CASE_SECONDS = 400.0
@@ -34,35 +36,43 @@ def run_cases(
     waiting = list(enumerate(cases))[::-1]
     running: dict[int, tuple[int, Case, float]] = {}
     found: dict[int, Outcome] = {}
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            number, case = waiting.pop()
-            place = folder / f"case-{number}"
-            pid = os.fork()
-            if pid == 0:
-                _child(case, world, place, patience, keep)
-            running[pid] = (number, case, time.monotonic())
-        for pid, (number, case, begin) in list(running.items()):
-            if os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() - begin < CASE_SECONDS * patience:
-                continue
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(pid, 9)
-                os.waitpid(pid, 0)
-            del running[pid]
-            found[number] = _collect(folder / f"case-{number}.outcome", case)
-            on_outcome(found[number])
-        time.sleep(0.002)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                number, case = waiting.pop()
+                pid = os.fork()
+                if pid == 0:
+                    _child(case, world, folder / f"case-{number}", patience, keep)
+                running[pid] = (number, case, time.monotonic())
+            for pid, (number, case, begin) in list(running.items()):
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                    if time.monotonic() - begin < CASE_SECONDS * patience:
+                        continue
+                    _end(pid)
+                del running[pid]
+                found[number] = _collect(folder / f"case-{number}.outcome", case)
+                on_outcome(found[number])
+            time.sleep(0.002)
+    finally:
+        for pid in running:
+            _end(pid)
     return [found[number] for number in sorted(found)]
 
 
+def _end(pid: int) -> None:
+    """A case's process, and all that it started."""
+    kill_descendants(pid)
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 def _child(case: Case, world: World, place: Path, patience: float, keep: bool) -> None:
-    code = 1
-    with contextlib.suppress(BaseException):
-        os.setpgid(0, 0)
+    try:
         outcome = play(case, world, place, patience=patience, keep=keep)
         place.with_suffix(".outcome").write_bytes(pickle.dumps(outcome))
-        code = 0
-    os._exit(code)
+    finally:
+        os._exit(0)
 
 
 def _collect(path: Path, case: Case) -> Outcome:
