@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
-from msd.commands.ahead import measuring_ahead
 from msd.commands.console import Output, show_metrics
-from msd.commands.distill import all_done, assemble_row, begin, partition_report, prepare, train
+from msd.commands.distill import assemble_row, begin, partition_report, prepare, train
 from msd.commands.evaluate import evaluate_run, table_of
 from msd.commands.report import make_report
 from msd.commands.tables import partition_table
@@ -24,10 +22,7 @@ def demo(run: Run, output: Output) -> dict[str, Any]:
     planned, inputs = prepare(run)
     begin(run, planned, inputs, output)
     output.show(partition_table(partition_report(run, inputs), output.width))
-    # On a GPU training leaves nothing idle; and a finished run has been measured.
-    idle = run.recipe.device == "cpu" and not all_done(run, planned.jobs)
-    with measuring_ahead(run) if idle else nullcontext():
-        train(run, planned.jobs, inputs, output, "training")
+    train(run, planned.jobs, inputs, output, "training")
     for row in planned.rows:
         assemble_row(run, row)
 

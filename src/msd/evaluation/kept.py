@@ -38,13 +38,11 @@ class Measurement:
 class Kept:
     """The measurements kept in `folder` (None: none are), asked for one after the other.
 
-    `seconds` sums what a command waited for the answers, whenever that was; for those made beside its other work it did not
-    (`waited_for`).
+    `seconds` sums what the answers took to measure, whenever that was.
     """
 
     folder: Path | None
     warn: Callable[[str], None]
-    waited_for: bool = True
     seconds: float = field(default=0.0, init=False)
 
     def answer(self, measurement: Measurement, measure: Callable[[], Any]) -> Any:
@@ -54,8 +52,7 @@ class Kept:
         if found is None:
             begin = time.perf_counter()
             value = finite(measure())
-            seconds = time.perf_counter() - begin if self.waited_for else 0.0
-            found = {"value": value, "seconds": round(seconds, 2)}
+            found = {"value": value, "seconds": round(time.perf_counter() - begin, 2)}
             if path:
                 self._write(path, measurement, found)
         self.seconds += found["seconds"]
