@@ -228,7 +228,8 @@ def device(value: object) -> torch.device:
 
 
 def available_memory() -> int | None:
-    """Bytes that this process could still take, by what the system and its own limit say; None where nothing says."""
+    """Bytes that could still be had, caches that can be dropped included, by what the system and a container's limit say;
+    None where nothing says."""
     found = []
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -236,8 +237,11 @@ def available_memory() -> int | None:
         group = Path("/sys/fs/cgroup")
         limit = (group / "memory.max").read_text(encoding="ascii").strip()
         if limit != "max":
-            found.append(int(limit) - int((group / "memory.current").read_text(encoding="ascii")))
-    except (OSError, ValueError, IndexError):
+            used = int((group / "memory.current").read_text(encoding="ascii"))
+            kinds = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+            used -= int(kinds["inactive_file"]) + int(kinds["active_file"])
+            found.append(int(limit) - used)
+    except (OSError, ValueError, IndexError, KeyError):
         pass
     return max(0, min(found)) if found else None
 

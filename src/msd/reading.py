@@ -174,10 +174,10 @@ def reason(error: Exception) -> str:
         return error.strerror.lower()
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8 at byte {error.start:,}"
-    return shown(str(error).strip().partition("\n")[0], 120) or type(error).__name__
+    return fitted(str(error).strip().partition("\n")[0], 120) or type(error).__name__
 
 
-def shown(value: str, most: int) -> str:
+def fitted(value: str, most: int) -> str:
     """Text from a file or a library as a piece of a sentence: in one line, and not longer than `most`."""
     text = " ".join("".join(one if one.isprintable() else " " for one in value).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
@@ -201,7 +201,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise Broken(f"{shown(repr(repeated), 60)} is there twice")
+        raise Broken(f"{fitted(repr(repeated), 60)} is there twice")
     return found
 
 
@@ -211,7 +211,7 @@ def _no_number(text: str) -> NoReturn:
 
 def _float(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else _no_number(shown(text, 30))
+    return value if math.isfinite(value) else _no_number(fitted(text, 30))
 
 
 def _integer(text: str) -> int:
@@ -227,7 +227,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise Broken(f"the key {shown(str(key), 60)} is not text, so write it in quotes")
+                raise Broken(f"the key {fitted(str(key), 60)} is not text, so write it in quotes")
         return {plain(key): plain(entry, depth + 1) for key, entry in value.items()}
     if isinstance(value, list):
         return [plain(entry, depth + 1) for entry in value]
@@ -243,7 +243,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         if abs(value) >= MAX_INTEGER:
             raise Broken(_TOO_LARGE)
     elif value is not None:
-        raise Broken(f"{shown(str(value), 60)} is neither text nor a number, so write it in quotes")
+        raise Broken(f"{fitted(str(value), 60)} is neither text nor a number, so write it in quotes")
     return value
 
 
@@ -279,15 +279,15 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
 def _first(error: ValidationError) -> str:
     """What is wrong with the first wrong field."""
     first = error.errors(include_url=False)[0]
-    where = shown(".".join(str(step) for step in first["loc"]), 80)
+    where = fitted(".".join(str(step) for step in first["loc"]), 80)
     if first["type"] == "missing":
         return f"it lacks '{where}'"
     if first["type"] == "extra_forbidden":
         return f"it has an unknown field '{where}'"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     given = first["input"]
-    got = f"{shown(repr(given), 40)}" if isinstance(given, str | int | float | None) else f"a {type(given).__name__}"
-    return f"{where or 'it'} {shown(message, 160)}, not {got}"
+    got = f"{fitted(repr(given), 40)}" if isinstance(given, str | int | float | None) else f"a {type(given).__name__}"
+    return f"{where or 'it'} {fitted(message, 160)}, not {got}"
 
 
 def clause(error: MsdError) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from msd.reading import MAX_DEPTH, YAML_BYTES, Broken, Kind, plain, read_text, shown
+from msd.reading import MAX_DEPTH, YAML_BYTES, Broken, Kind, fitted, plain, read_text
 
 MAX_NODES = 200_000
 """Values that a text may stand for, those that its aliases repeat counted again."""
@@ -33,7 +33,7 @@ def parse_yaml(text: str) -> Any:
         return plain(loader.construct_document(node))
     except yaml.MarkedYAMLError as error:
         line = f" on line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise Broken(f"{shown(str(error.problem).removeprefix('but '), 120)}{line}") from error
+        raise Broken(f"{fitted(str(error.problem).removeprefix('but '), 120)}{line}") from error
     except yaml.YAMLError as error:
         raise Broken("it holds a character that YAML does not allow") from error
     except Broken:

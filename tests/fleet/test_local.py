@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from builders import train_job
+from msd.checks import available_memory
 from msd.conditions.partition import Partition
 from msd.errors import RunError, StudentFailed
 from msd.fleet.jobs import (
@@ -28,7 +29,7 @@ from msd.fleet.jobs import (
     read_status,
     result_folder,
 )
-from msd.fleet.local import available_bytes, num_fitting, run_jobs
+from msd.fleet.local import num_fitting, run_jobs
 from msd.networks.facts import read_facts
 from msd.networks.folder import load_denoiser
 from msd.owner import owned
@@ -212,7 +213,7 @@ def test_at_least_one_worker_fits() -> None:
 
 
 def test_memory_counts_caches_that_can_be_dropped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    available = available_bytes()
+    available = available_memory()
     if Path("/proc/meminfo").exists():
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         assert available is not None

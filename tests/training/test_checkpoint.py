@@ -236,3 +236,18 @@ def test_a_file_of_other_tensors_is_no_bundle(tmp_path: Path) -> None:
         save_file({name: torch.zeros(1)}, tmp_path / "bundle.safetensors")
         with pytest.raises(WeightsError, match="has no raw weights of the"):
             Bundle.load(tmp_path / "bundle.safetensors")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
+def test_a_machine_without_memory_is_no_damage(
+    checkpoints: Checkpoints, stage: _Small, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A whole checkpoint must not be called damaged, and its folder removed, because it could not be held just now."""
+
+    def load(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(MemoryError):
+        checkpoints.restore(stage)
+    assert (checkpoints.folder / TWO).exists()

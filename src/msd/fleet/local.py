@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from msd.checks import available_memory
 from msd.errors import Interrupted, StudentFailed
 from msd.fleet.jobs import LOG, STOPPED, Job, Status, is_done, read_result, read_status, tidy, write_status
 from msd.fleet.workers import LAUNCHER, Worker
@@ -31,21 +32,12 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def available_bytes() -> int | None:
-    """Memory that could be had, caches that can be dropped included (Linux); None where nothing tells."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return None
-
-
 def num_fitting(weights_bytes: int, threads: int, device: str) -> int:
     """How many workers fit: by cores, by memory available, and one a GPU process on CUDA."""
     if device.startswith("cuda"):
         return 1
     by_cores = max(1, num_cores() // threads)
-    available = available_bytes()
+    available = available_memory()
     if available is None:
         return by_cores
     return max(1, min(by_cores, available // (WORKER_BYTES + weights_bytes * COPIES)))

@@ -30,7 +30,7 @@ from msd.networks.facts import (
     weights_sha256,
 )
 from msd.networks.tensors import load_tensors
-from msd.reading import Kind, Stored, reason, shown, validated
+from msd.reading import Kind, Stored, fitted, reason, validated
 
 BUILDERS: dict[str, Callable[[dict[str, Any]], LabelledUNet]] = {LabelledUNet.kind: build_unet}
 """How each kind of network is built from its configuration; a new kind is a line here."""
@@ -71,7 +71,7 @@ def _of_kind(value: Mapping[str, Any], kinds: Mapping[str, type], source: str) -
     kind = arguments.pop("kind", None)
     if not isinstance(kind, str) or kind not in kinds:
         raise WeightsError(
-            f"{source} has kind {shown(repr(kind), 40)}, this version knows {', '.join(kinds)}; update msd, or {REMEDY}."
+            f"{source} has kind {fitted(repr(kind), 40)}, this version knows {', '.join(kinds)}; update msd, or {REMEDY}."
         )
     found = validated(arguments, _model_of(kinds[kind]), Kind(f"of kind {kind}", REMEDY, WeightsError), source=source)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from msd import checks
 from msd.errors import RecipeError
-from msd.reading import Broken, Kind, clause, shown
+from msd.reading import Broken, Kind, clause, fitted
 from msd.reading_yaml import parse_yaml, read_yaml
 from msd.recipe.messages import nearest
 from msd.recipe.overrides import anchor, flattened, set_value
@@ -110,7 +110,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     try:
         set_value(content, key, value)
     except RecipeError as error:
-        raise RecipeError(f"--set {shown(repr(override), 100)}: {str(error).removeprefix(f'{key}: ')}") from error
+        raise RecipeError(f"--set {fitted(repr(override), 100)}: {str(error).removeprefix(f'{key}: ')}") from error
 
 
 def _apply_to_row(content: dict[str, Any], name: str, key: str, value: Any) -> None:
@@ -131,12 +131,12 @@ def _parse(override: str) -> tuple[str, Any]:
     """The key and, read as YAML, the value of KEY=VALUE. Raises RecipeError."""
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise RecipeError(f"--set {shown(repr(override), 100)} is not KEY=VALUE; write e.g. --set dm.learning_rate=3e-4")
+        raise RecipeError(f"--set {fitted(repr(override), 100)} is not KEY=VALUE; write e.g. --set dm.learning_rate=3e-4")
     try:
         return key, parse_yaml(text)
     except Broken as error:
         raise RecipeError(
-            f"--set {shown(repr(override), 100)}: the value is not YAML ({error}); "
+            f"--set {fitted(repr(override), 100)}: the value is not YAML ({error}); "
             "quote it, or write a plain number or word."
         ) from error
 

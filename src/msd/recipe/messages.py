@@ -11,7 +11,7 @@ from typing import Any, Union
 from pydantic import BaseModel, ValidationError
 
 from msd.checks import shown
-from msd.reading import shown as fitted
+from msd.reading import fitted
 
 
 def nearest(name: str, candidates: Sequence[str]) -> str:

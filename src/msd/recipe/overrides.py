@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msd.errors import RecipeError
-from msd.reading import shown
+from msd.reading import fitted
 from msd.recipe.sections import PATHS
 
 
@@ -44,7 +44,7 @@ def anchor(content: dict[str, Any], folder: Path) -> None:
                 try:
                     place[entry] = str((folder / Path(value).expanduser()).resolve())
                 except (OSError, RuntimeError, ValueError) as error:  # no such user, a circle of links, a zero byte
-                    raise RecipeError(f"{key}: {shown(repr(value), 80)} leads nowhere; give another path.") from error
+                    raise RecipeError(f"{key}: {fitted(repr(value), 80)} leads nowhere; give another path.") from error
     rows = content.get("rows")
     for row in rows.values() if isinstance(rows, dict) else ():
         if isinstance(row, dict):

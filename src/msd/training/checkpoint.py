@@ -138,6 +138,10 @@ def _load(path: Path) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         whole = state["step"] == step_of(path.name) and all(isinstance(state[key], dict) for key in _SECTIONS)
-    except Exception:  # whatever torch or pickle make of damage, whose advice is not ours
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever torch or pickle make of damage, whose advice is not ours
+        if "allocate memory" in str(error):  # torch's word for it: the file is whole, and must not be given up
+            raise MemoryError(str(error)) from error
         return None
     return state if whole else None
