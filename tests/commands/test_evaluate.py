@@ -88,7 +88,7 @@ def test_a_broken_measurement_is_named_and_made_again(cohort: Path, measured: li
     measured.clear()
     done = msd("eval", cohort, "--json")
     assert measured == ["cohort"]
-    assert f"{key}.json is not a measurement" in " ".join(done.stderr.split())
+    assert f"{key}.json (a measurement that is kept)" in " ".join(done.stderr.split())
     assert json.loads(done.stdout)["rows"]["cohort"]["kid"] == first["rows"]["cohort"]["kid"]
 
 

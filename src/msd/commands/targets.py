@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from msd.errors import RunError
 from msd.files import probe
 from msd.owner import OWNER
+from msd.reading import Kind, read_json
 from msd.run import RECIPE, Run
 
 PNG_MARK = ("Software", "msd")
@@ -69,8 +69,8 @@ def beside(folder: Path, ending: str) -> Path:
 def is_metrics(path: Path) -> bool:
     """Whether `path` holds the results of an evaluation."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        value = read_json(path, Kind("an evaluation's results", "measure them again"))
+    except RunError:
         return False
     return isinstance(value, dict) and {"schema", "rows", "main"} <= value.keys()
 

@@ -6,7 +6,7 @@ books that can be made again: a broken one is ignored with a warning, and replac
 
 from __future__ import annotations
 
-import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,11 +15,21 @@ from typing import Any
 
 from msd.errors import MsdError
 from msd.files import finite, sha256_json, write_json
+from msd.reading import Kind, Notes, read_model
 
 SCHEMA = 1
 """Raise it when a measurement of the same content would give another value."""
 MAX_BYTES = 2**20
 """No measurement is nearly as large: what is, is not one."""
+
+
+_KIND = Kind("a measurement that is kept", "it is ignored, and made again")
+
+
+class _Stored(Notes):
+    value: Any
+    seconds: float
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -59,17 +69,16 @@ class Kept:
         return found["value"]
 
     def _read(self, path: Path, measurement: Measurement) -> dict[str, Any] | None:
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
-            if not path.is_file() or path.stat().st_size > MAX_BYTES:
-                raise ValueError
-            content = json.loads(path.read_text(encoding="utf-8"))
-            found = {"value": content["value"], "seconds": float(content["seconds"])}
-            if content["sha256"] != _seal(measurement, found):  # damaged, edited, or of other content
-                raise ValueError
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            self.warn(f"{path} is not a measurement as msd keeps it; it is ignored, and made again.")
+            content = read_model(path, _Stored, _KIND, MAX_BYTES)
+        except MsdError as error:
+            self.warn(str(error))
+            return None
+        found = {"value": content.value, "seconds": content.seconds}
+        if content.sha256 != _seal(measurement, found):  # damaged, edited, or of other content
+            self.warn(f"{path} is not a measurement as msd keeps it; {_KIND.remedy}.")
             return None
         return found
 
