@@ -88,8 +88,8 @@ def by_type(world: World) -> Iterator[Case]:
         for index, (name, harm) in enumerate(damages.TYPES.items()):
             broken = "broken" if name in damages.BROKEN_CONTENT else "odd"
             extent: Extent = "gone" if name in ("missing", "link-to-nothing") else broken
-            if name == "empty" and role.name in ("log", "halted-log"):
-                extent = "edited"
+            if name in ("empty", "too-large") and role.name in ("log", "records", "halted-records"):
+                extent = "edited"  # no whole line: as if it had just been begun
             for verb in _pick(role, index):
                 yield _case("files-type", name, role, verb, harm, extent, is_humble=name == "unreadable")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from msd import checks
 from msd.conditions.partition import Partition
-from msd.errors import MsdError, RunError, WeightsError
+from msd.errors import MsdError, RunError, WeightsError, warn
 from msd.files import replacing_folder, write_json
 from msd.networks.facts import (
     FACTS,
@@ -24,7 +25,7 @@ from msd.networks.facts import (
     read_facts,
     verified_facts,
 )
-from msd.reading import Kind, RelativePath, Stored, read_object
+from msd.reading import Kind, RelativePath, Stored, clause, read_object
 
 SCHEMA = 2
 MANIFEST = "cohort.json"
@@ -205,13 +206,16 @@ def _agree(students: Sequence[Path], sentence: str, values: Sequence[Any]) -> No
 
 
 def _is_already(folder: Path, value: dict[str, Any]) -> bool:
-    """Whether `folder` is this very cohort, undamaged."""
+    """Whether `folder` is this very cohort, undamaged; what is wrong with one that is damaged is told."""
+    if not os.path.lexists(folder / MANIFEST):
+        return False
     try:
         manifest = read_manifest(folder)
         if manifest.facts != value:
             return False
         for part in range(manifest.partition.num_parts):
             verified_facts(manifest.student(part))
-    except MsdError:  # none yet, or one to be replaced
+    except MsdError as error:
+        warn(f"{clause(error)}; the cohort is assembled again from its finished students.")
         return False
     return True

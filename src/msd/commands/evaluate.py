@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -116,7 +117,7 @@ def _teacher_of(recipe: Recipe, cohort: Cohort) -> Teacher:
 
 def cohorts_of(run: Run) -> dict[str, tuple[StoredRow, Cohort]]:
     """The cohorts that the run has, by row, in the order of the table. Raises RunError when its own is not there."""
-    if not (run.cohort / MANIFEST).exists():
+    if not os.path.lexists(run.cohort / MANIFEST):
         raise RunError(f"{run.folder} has no cohort yet; run `msd distill` (or `msd demo`) first.")
     device, found = Engine.on(run.recipe.device).device, {}
     for row in StoredPlan.load(run.plan).rows:

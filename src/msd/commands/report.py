@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from msd.evaluation.pictures import Curve
 from msd.evaluation.report import METRICS, PAGE, TEMPLATE, ReportInputs, write_report
 from msd.evaluation.results import read_metrics
 from msd.files import sha256_file, sha256_json, write_json
-from msd.fleet.plan import StoredPlan, StoredRow
+from msd.fleet.plan import StoredPlan
 from msd.reading import read_kept
 from msd.run import Run
 from msd.teachers.facts import read_teacher
@@ -38,16 +39,16 @@ def report(run: Run, folder: Path, output: Output) -> Path:
 
 def make_report(run: Run, table: Table, metrics: dict[str, Any], folder: Path, output: Output) -> Path:
     """Write `metrics` and the page that shows them into `folder`, unless this very page is there. Raises RunError."""
-    recipe, partition = run.recipe.model_dump(mode="json"), partition_report(run)
+    recipe, partition, curves = run.recipe.model_dump(mode="json"), partition_report(run), curves_of(run)
 
     def draw() -> str:
-        inputs = ReportInputs(metrics, recipe, partition, curves_of(run), grids(table), NUM_GRID_COLUMNS, versions())
+        inputs = ReportInputs(metrics, recipe, partition, curves, grids(table), NUM_GRID_COLUMNS, versions())
         return sha256_file(write_report(folder, inputs))
 
     content = {
         "shown": [metrics, recipe, partition, versions(), sha256_file(TEMPLATE)],
         "images": {name: subject.content for name, subject in table.subjects.items()},
-        "curves": {str(path.relative_to(run.jobs)): sha256_file(path) for *_, path in _trainings(run)},
+        "curves": [asdict(curve) for curve in curves],
     }
     drawn = Kept(run.evaluations, output.say).answer(Measurement("page", {"content": sha256_json(content)}), draw)
     page = folder / PAGE
@@ -79,20 +80,14 @@ def last_metrics(run: Run, table: Table, output: Output) -> dict[str, Any]:
 
 
 def curves_of(run: Run) -> list[Curve]:
-    """The records of every training of the run, each once."""
-    return [
-        Curve(key.rpartition("-")[0], row.name, part if len(row.jobs) > 1 else None, read_records(path))
-        for row, part, key, path in _trainings(run)
-    ]
-
-
-def _trainings(run: Run) -> list[tuple[StoredRow, int, str, Path]]:
-    """Every file of records, with the first row and part that its job is of."""
-    found: dict[Path, tuple[StoredRow, int, str, Path]] = {}
+    """The records of every training of the run, each once, named after the first row and part that its job is of."""
+    found: dict[Path, Curve] = {}
     for row in StoredPlan.load(run.plan).rows:
         for part, key in enumerate(row.jobs):
+            name, shown = key.rpartition("-")[0], part if len(row.jobs) > 1 else None
             for path in sorted((run.jobs / key).glob("stages/*/records.jsonl")):
-                found.setdefault(path, (row, part, key, path))
+                if path not in found:
+                    found[path] = Curve(name, row.name, shown, read_records(path))
     return list(found.values())
 
 
