@@ -32,6 +32,8 @@ MAX_STEPS = 10**5
 MAX_THREADS = 4096
 MAX_WIDTH = 2**16
 """Of what a network has: channels, blocks, groups."""
+MAX_IMAGE_SIZE = 2**12
+"""Pixels a side."""
 MIN_SIGMA, MAX_SIGMA = 1e-6, 1e6
 """Noise levels whose squares and inverse squares float32 holds with room to spare; networks are trained on 0.002 to 80."""
 MAX_LOG_DEVIATION = 10.0

@@ -20,7 +20,7 @@ from msd.reading import Kind, Stored, read_kept, read_model
 from msd.recipe import Recipe, restored
 
 RECIPE, COHORT, ROWS, EVALUATIONS = "recipe.json", "cohort", "rows", "evaluations"
-SCHEMA = 2
+SCHEMA = 3
 AGAIN = "remove it and give the command that made this run again: what is finished is kept"
 """What mends every file of a run that says what the run is about, as that follows from the recipe."""
 

@@ -82,7 +82,7 @@ def table_of(run: Run) -> Table:
 
 
 def open_bench(recipe: Recipe, cohort: Cohort) -> Bench:
-    return Bench(load_images(recipe.data.name), cohort.partition, recipe.evaluation, cohort.noise_shape)
+    return Bench(load_images(recipe.data), cohort.partition, recipe.evaluation, cohort.noise_shape)
 
 
 def teacher_subjects(teacher: Teacher) -> dict[str, Subject]:

@@ -31,7 +31,7 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
     """Train or go on training, then sample by Heun-18 and record the quality beside the weights; returns the facts."""
     recipe = run.recipe
     Engine.on(recipe.device)
-    images = load_images(recipe.data.name)
+    images = load_images(recipe.data)
     job = pretrain_job(recipe, images.hash)
     if (run.teacher / FACTS).exists():
         try:
@@ -65,7 +65,7 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
 
 def pretrain_features(run: Run, output: Output) -> dict[str, Any]:
     """Train the classifier behind the recipe's Frechet distance; returns its facts."""
-    images = load_images(run.recipe.data.name)
+    images = load_images(run.recipe.data)
     folder = run.features
     if (folder / FEATURE_FACTS).exists():
         return load_features(images.name, folder)[1]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from msd import checks
-from msd.diffusion.codec import AffineCodec
+from msd.diffusion.codec import AffineCodec, FoldedCodec
 from msd.errors import DataError
-from msd.files import sha256_bytes
+from msd.recipe import DIGITS, DataSection
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images in memory: `pixels` `[N, C, H, W]` float32 in [-1, 1], `labels` `[N]` int64 in 0..num_conditions-1.
+    """Images with labels: `pixels` `[N, C, H, W]`, float32 in [-1, 1] or uint8 in 0..255 (which may be a file mapped into
+    memory), `labels` `[N]` int64 in 0..num_conditions-1. Read them by `batch` and `batches`, which give float32.
 
     Raises DataError for others: a NaN among the pixels would otherwise show only as a training that diverges.
     """
@@ -26,44 +31,106 @@ class ImageSet:
     labels: Tensor
     num_conditions: int
     licence: str
+    classes: tuple[str, ...] = ()
+    """Name of each condition; their numbers where none are given."""
+    is_uniform: bool = False
+    """Each class is to be made as often as the others, however often it occurs."""
 
     def __post_init__(self) -> None:
         pixels = self.pixels
-        if not isinstance(pixels, Tensor) or pixels.dtype != torch.float32 or pixels.ndim != 4 or not pixels.numel():
-            raise DataError(f"pixels of {self.name} are {checks.shown(pixels)}; give float32 [N, C, H, W], N at least 1.")
-        if bad := checks.num_not_finite(pixels):
+        known = isinstance(pixels, Tensor) and pixels.dtype in (torch.float32, torch.uint8)
+        if not known or pixels.ndim != 4 or not pixels.numel():
             raise DataError(
-                f"{bad} of {len(pixels)} images of {self.name} hold numbers that are not finite; mend or drop them."
+                f"pixels of {self.name} are {checks.shown(pixels)}; give float32 or uint8 [N, C, H, W], N at least 1."
             )
-        if float(pixels.abs().max()) > 1:
-            raise DataError(f"pixels of {self.name} go beyond [-1, 1]; scale them, e.g. 0..255 by / 127.5 - 1.")
+        if pixels.dtype == torch.float32:
+            if bad := checks.num_not_finite(pixels):
+                raise DataError(
+                    f"{bad} of {len(pixels)} images of {self.name} hold numbers that are not finite; mend or drop them."
+                )
+            if float(pixels.abs().max()) > 1:
+                raise DataError(f"pixels of {self.name} go beyond [-1, 1]; scale them, e.g. 0..255 by / 127.5 - 1.")
         num = checks.whole(self.num_conditions, "num_conditions", 1, error=DataError)
         labels = checks.class_numbers(self.labels, num, self.name, error=DataError)
         if len(labels) != len(pixels):
             raise DataError(f"{self.name} has {len(labels)} labels for {len(pixels)} images; give one an image.")
+        object.__setattr__(self, "classes", tuple(self.classes) or tuple(map(str, range(num))))
+        if len(self.classes) != num:
+            raise DataError(f"{self.name} has {len(self.classes)} names for {num} classes; give one a class.")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:
         return tuple(self.pixels.shape[1:])
 
+    def batch(self, index: Tensor) -> Tensor:
+        """The images `index` `[n]`, as float32 `[n, C, H, W]` in [-1, 1]."""
+        return as_float(self.pixels[index])
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """All images in order, at most `size` at a time, as float32 in [-1, 1]."""
+        for start in range(0, len(self), size):
+            yield as_float(self.pixels[start : start + size])
+
     @cached_property
     def prior(self) -> tuple[float, ...]:
-        """How often each class occurs; sums to 1."""
+        """How often each class is to be made; sums to 1."""
+        if self.is_uniform:
+            return (1 / self.num_conditions,) * self.num_conditions
         counts = torch.bincount(self.labels, minlength=self.num_conditions).double()
         return tuple((counts / counts.sum()).tolist())
 
     @cached_property
     def hash(self) -> str:
-        """Identity of the reference set, stored beside every number measured against it."""
-        return sha256_bytes(self.pixels.numpy().tobytes() + self.labels.numpy().tobytes())
+        """Identity of the set by content, stored beside every number measured against it; names do not count."""
+        digest = hashlib.sha256(_header(self.pixels))
+        for start in range(0, len(self), HASHED_AT_A_TIME):
+            digest.update(self.pixels[start : start + HASHED_AT_A_TIME].numpy().tobytes())
+        digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()
 
-    def codec(self, sigma_data: float) -> AffineCodec:
-        """The map after which all pixels together have mean 0 and standard deviation sigma_data. Raises DataError."""
+    def codec(self, sigma_data: float, fold: int = 1) -> AffineCodec:
+        """The map after which all pixels together have mean 0 and standard deviation sigma_data, every square of `fold`
+        pixels made one place. Raises DataError."""
         checks.sigma(sigma_data, "sigma_data", error=DataError)
-        deviation = float(self.pixels.double().std())
+        mean, deviation = _moments(self.pixels)
         if not deviation > 0:
             raise DataError(f"all pixels of {self.name} are the same, so there is nothing to learn; give other images.")
-        return AffineCodec(shift=float(self.pixels.double().mean()), scale=deviation / sigma_data)
+        scale = deviation / sigma_data
+        return AffineCodec(mean, scale) if fold == 1 else FoldedCodec(mean, scale, fold)
+
+
+HASHED_AT_A_TIME = 4096
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """uint8 0..255 as float32 in [-1, 1]; float32 as it is."""
+    return pixels if pixels.dtype == torch.float32 else pixels.float() / 127.5 - 1
+
+
+def canonical_order(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The order by label, then by checksum of the pixels: the same pictures come in the same order from every layout."""
+    digests = [hashlib.sha256(image.tobytes()).digest() for image in pixels]
+    return np.array(sorted(range(len(labels)), key=lambda index: (labels[index], digests[index])), dtype=np.int64)
+
+
+def _header(pixels: Tensor) -> bytes:
+    """What the bytes of 8-bit pixels do not say themselves."""
+    return f"uint8 {tuple(pixels.shape[1:])}".encode() if pixels.dtype == torch.uint8 else b""
+
+
+def _moments(pixels: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of all pixels in [-1, 1]; of 8-bit ones by counting, as they may not fit into memory."""
+    if pixels.dtype == torch.float32:
+        return float(pixels.double().mean()), float(pixels.double().std())
+    counts = torch.zeros(256, dtype=torch.int64)
+    for start in range(0, len(pixels), HASHED_AT_A_TIME):
+        counts += torch.bincount(pixels[start : start + HASHED_AT_A_TIME].flatten(), minlength=256)
+    values, shares = torch.arange(256).double() / 127.5 - 1, counts.double() / counts.sum()
+    mean = float((values * shares).sum())
+    return mean, float(((values - mean).square() * shares).sum().sqrt())
 
 
 def load_digits() -> ImageSet:
@@ -78,9 +145,16 @@ def load_digits() -> ImageSet:
     )
 
 
-IMAGE_SETS = {"digits": load_digits}
+PACKAGED = {DIGITS: load_digits}
 
 
-def load_images(name: str) -> ImageSet:
-    """The image set of that name. Raises DataError."""
-    return IMAGE_SETS[checks.choice(name, IMAGE_SETS, "image set", error=DataError)]()
+def load_images(data: DataSection) -> ImageSet:
+    """The images of a recipe's `data`: packaged ones, or the user's own by way of their cache. Raises DataError."""
+    checks.instance(data, DataSection, "data", 'give a DataSection, e.g. load_recipe("digits").data', error=DataError)
+    if data.is_packaged:
+        images = PACKAGED[checks.choice(data.source, PACKAGED, "image set", error=DataError)]()
+    else:
+        from msd.data.cache import open_images
+
+        images = open_images(data)
+    return replace(images, is_uniform=data.prior == "uniform")

@@ -35,6 +35,10 @@ class Codec(Protocol):
         """The shape of one image whose noise has shape `noise_shape`."""
         ...
 
+    def noise_shape(self, pixel_shape: Shape) -> Shape:
+        """The shape of one sample's noise whose image has shape `pixel_shape`."""
+        ...
+
 
 @dataclass(frozen=True)
 class AffineCodec:
@@ -58,6 +62,47 @@ class AffineCodec:
     def pixel_shape(self, noise_shape: Shape) -> Shape:
         return noise_shape
 
+    def noise_shape(self, pixel_shape: Shape) -> Shape:
+        return pixel_shape
 
-CODECS: dict[str, type] = {"affine": AffineCodec}
+
+@dataclass(frozen=True)
+class FoldedCodec(AffineCodec):
+    """`AffineCodec`, and every square of `fold` x `fold` pixels the channels of one place.
+
+    The values and their noise are the same, only their places differ; a network sees fewer places, and takes less time.
+    """
+
+    fold: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.whole(self.fold, "fold of the codec", 1, 64, error=DataError)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Samples `[N, C fold^2, H / fold, W / fold]` of pixels `[N, C, H, W]`."""
+        from torch.nn.functional import pixel_unshuffle
+
+        return pixel_unshuffle(super().encode(pixels), self.fold)
+
+    def decode(self, samples: Tensor) -> Tensor:
+        from torch.nn.functional import pixel_shuffle
+
+        return super().decode(pixel_shuffle(samples, self.fold))
+
+    def pixel_shape(self, noise_shape: Shape) -> Shape:
+        channels, height, width = noise_shape
+        return channels // self.fold**2, height * self.fold, width * self.fold
+
+    def noise_shape(self, pixel_shape: Shape) -> Shape:
+        """Raises DataError for a size that `fold` does not divide."""
+        channels, height, width = pixel_shape
+        if height % self.fold or width % self.fold:
+            raise DataError(
+                f"images of {height}x{width} pixels cannot be folded by {self.fold}; set network.fold=1, or data.size."
+            )
+        return channels * self.fold**2, height // self.fold, width // self.fold
+
+
+CODECS: dict[str, type] = {"affine": AffineCodec, "folded": FoldedCodec}
 """How each kind is rebuilt from its saved fields; a VAE is a line here."""

@@ -101,7 +101,7 @@ def train_features(
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, num_epochs)
         for epoch in range(num_epochs):
             for batch in kept[torch.randperm(len(kept), generator=generator)].split(batch_size):
-                scores = network(images.pixels[batch])[1]
+                scores = network(images.batch(batch))[1]
                 loss = nn.functional.cross_entropy(scores, images.labels[batch])
                 optimiser.zero_grad()
                 loss.backward()
@@ -109,7 +109,7 @@ def train_features(
             schedule.step()
             on_epoch(epoch + 1)
     network.eval().requires_grad_(False)
-    predicted = extract(network, images.pixels[held_out]).predicted
+    predicted = extract(network, images.batch(held_out)).predicted
     accuracy = float((predicted == images.labels[held_out]).double().mean())
     recipe = {
         "data": images.name,

@@ -30,7 +30,7 @@ from msd.reading import (
     set_aside,
     validated,
 )
-from msd.recipe import STUDENT, NetworkSection, Section, SolverSection, section_of
+from msd.recipe import STUDENT, DataSection, NetworkSection, Section, SolverSection, section_of
 from msd.run import AGAIN
 from msd.training.checkpoint_files import remove_checkpoints
 
@@ -84,6 +84,8 @@ class TrainTask(_Hashed):
     """Hash of the real images, where a stage sees any."""
     network: dict[str, Any] | None = None
     """Of a network that is built anew."""
+    prior: Literal["data", "uniform"] | None = None
+    """How often each condition is to be made, as a teacher remembers it (`data.prior`)."""
 
 
 class PairsTask(_Hashed):
@@ -123,7 +125,8 @@ class Job(Section):
     """Where the teacher lies: `packaged:NAME` or a path."""
     start: str | None = None
     """Where the start lies, if it is not the teacher."""
-    data: str | None = None
+    data: DataSection | None = None
+    """Where the images lie and how they are read, for a stage that sees any."""
     resources: Resources = Resources()
 
     @property

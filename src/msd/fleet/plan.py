@@ -230,8 +230,9 @@ def pretrain_job(recipe: Recipe, data_hash: str) -> Job:
         stages=(StageTask(name="pretrain", settings=settings),),
         data=data_hash,
         network=recipe.network.model_dump(mode="json"),
+        prior=recipe.data.prior,
     )
-    return Job(name=TEACHER, task=task, data=recipe.data.name, resources=_resources(recipe))
+    return Job(name=TEACHER, task=task, data=recipe.data, resources=_resources(recipe))
 
 
 def _resources(recipe: Recipe) -> Resources:

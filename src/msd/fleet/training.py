@@ -14,7 +14,7 @@ from msd.fleet.jobs import BUNDLE, CHECKPOINTS, Job, TrainTask, check_content, r
 from msd.fleet.progress import Progress, StopRequested
 from msd.fleet.starts import read_start
 from msd.networks.folder import load_denoiser, save_denoiser
-from msd.recipe import STUDENT, TEACHER, NetworkSection, section_of
+from msd.recipe import STUDENT, TEACHER, DataSection, NetworkSection, section_of
 from msd.stages.materials import Materials
 from msd.stages.table import STAGES
 from msd.teachers.folder import load_teacher
@@ -95,11 +95,19 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
     if task.teacher is None:
         from msd.data.images import load_images  # only here: distilling never touches real images
 
-        images = load_images(job.data or "")
-        check_content("data", job.data, images.hash, task.data)
+        data = job.data or DataSection()
+        images = load_images(data)
+        check_content("data", data.source, images.hash, task.data)
         network = NetworkSection.model_validate(task.network)
-        facts = {"role": TEACHER, "task": task.hash, "data": images.name, "data_licence": images.licence}
-        return Materials(engine, task.seed, images=images, network=network), facts | {"prior": list(images.prior)}
+        facts = {
+            "role": TEACHER,
+            "task": task.hash,
+            "data": images.name,
+            "data_licence": images.licence,
+            "classes": list(images.classes),
+            "prior": list(images.prior),
+        }
+        return Materials(engine, task.seed, images=images, network=network), facts
 
     teacher = load_teacher(job.teacher or "", engine.device)
     check_content("teacher", job.teacher, teacher.hash, task.teacher)

@@ -8,7 +8,12 @@ from msd.recipe.loading import load_recipe, packaged_recipes, restored, revised,
 from msd.recipe.recipe import Recipe, section_of
 from msd.recipe.rows import MAIN_ROW, BatchRule, Equal, Row
 from msd.recipe.sections import (
+    CLASSIFIER,
+    DATA,
+    DIGITS,
+    LITE0,
     PACKAGED_PREFIX,
+    PRETRAIN,
     STAGES,
     STUDENT,
     TEACHER,
@@ -22,16 +27,21 @@ from msd.recipe.sections import (
     PretrainSection,
     RegressionSection,
     RoleSection,
-    Section,
     SolverSection,
     StageName,
     StudentSection,
     TeacherSection,
 )
+from msd.recipe.values import Section
 
 __all__ = [
+    "CLASSIFIER",
+    "DATA",
+    "DIGITS",
+    "LITE0",
     "MAIN_ROW",
     "PACKAGED_PREFIX",
+    "PRETRAIN",
     "STAGES",
     "STUDENT",
     "TEACHER",

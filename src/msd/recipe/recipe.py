@@ -180,7 +180,7 @@ class Recipe(Section):
         content = self.model_dump(mode="json", exclude=NOT_IDENTITY | (set(STAGES) - set(self.stages)))
         for key, is_path in PATHS.items():
             section, name = key.split(".")
-            if content[section][name] is None or is_path(content[section][name]):
+            if section in content and (content[section][name] is None or is_path(content[section][name])):
                 del content[section][name]
         return content
 

@@ -6,51 +6,31 @@ on 8x8 digits that preceded this package; "not tuned" means that nobody looked f
 
 from __future__ import annotations
 
-import math
 import typing
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from msd.checks import (
-    MAX_BATCH,
-    MAX_COUNT,
-    MAX_FLOAT,
-    MAX_LOG_DEVIATION,
-    MAX_SEED,
-    MAX_SIGMA,
-    MAX_STEPS,
-    MAX_THREADS,
-    MAX_WIDTH,
-    MIN_SIGMA,
+from msd.recipe.values import (
+    Batch,
+    Count,
+    Decay,
+    Deviation,
+    ImageSize,
+    LogSigma,
+    NonNegative,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    Sigma,
+    Steps,
+    Threads,
+    Whole,
+    Width,
+    Word,
 )
-from msd.errors import RecipeError
-from msd.recipe.messages import sentence
-
-
-def _no_bool(value: Any) -> Any:
-    """`true` where a number belongs is a mistake, which pydantic would take for 1."""
-    if isinstance(value, bool):
-        raise ValueError("a number is wanted, not true or false")
-    return value
-
-
-NotBool = BeforeValidator(_no_bool)
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED), NotBool]
-Count = Annotated[int, Field(ge=1, le=MAX_COUNT), NotBool]
-Whole = Annotated[int, Field(ge=0, le=MAX_COUNT), NotBool]
-Batch = Annotated[int, Field(ge=1, le=MAX_BATCH), NotBool]
-Steps = Annotated[int, Field(ge=1, le=MAX_STEPS), NotBool]
-Threads = Annotated[int, Field(ge=1, le=MAX_THREADS), NotBool]
-Width = Annotated[int, Field(ge=1, le=MAX_WIDTH), NotBool]
-Positive = Annotated[float, Field(gt=0, le=MAX_FLOAT), NotBool]
-NonNegative = Annotated[float, Field(ge=0, le=MAX_FLOAT), NotBool]
-Sigma = Annotated[float, Field(ge=MIN_SIGMA, le=MAX_SIGMA), NotBool]
-LogSigma = Annotated[float, Field(ge=math.log(MIN_SIGMA), le=math.log(MAX_SIGMA)), NotBool]
-Deviation = Annotated[float, Field(gt=0, le=MAX_LOG_DEVIATION), NotBool]
-Share = Annotated[float, Field(ge=0, le=1), NotBool]
-Decay = Annotated[float, Field(ge=0, lt=1), NotBool]
 
 StageName = Literal["dm"]
 """The stages a student can go through: each is also the name of its section in the recipe."""
@@ -60,45 +40,68 @@ TEACHER = "teacher"
 """The word for the teacher where a recipe names a source: what students start from, whose samples the pairs hold."""
 STUDENT = "student"
 """The role that a cohort is made of, and so the name of its folder in a job's result."""
+PRETRAIN = "pretrain"
+"""The word for a teacher that the run trains itself, from the recipe's data."""
+CLASSIFIER, LITE0 = "classifier", "lite0"
+"""The words for feature networks: one trained on the recipe's data, and ImageNet's EfficientNet-Lite0."""
+DATA = "data"
+"""The word for the recipe's own images, as the reference of its metrics."""
 PACKAGED_PREFIX = "packaged:"
+DIGITS = f"{PACKAGED_PREFIX}digits"
 
 PATHS: dict[str, Callable[[str], bool]] = {
-    "teacher.source": lambda value: not value.startswith(PACKAGED_PREFIX),
+    "data.source": lambda value: not value.startswith(PACKAGED_PREFIX),
+    "teacher.source": lambda value: value != PRETRAIN and not value.startswith(PACKAGED_PREFIX),
     "partition.file": lambda value: True,
     "student.start": lambda value: value != TEACHER,
+    "evaluation.features": lambda value: value not in (CLASSIFIER, LITE0) and not value.startswith(PACKAGED_PREFIX),
+    "evaluation.reference": lambda value: value != DATA and not value.startswith(PACKAGED_PREFIX),
 }
 """Values that may be paths, each with the test whether it is one. A relative path belongs to the folder it was typed in, and
 a path is never part of a run's identity (its content is)."""
 
 
-if TYPE_CHECKING:
-    _Speaking = type
-else:
-
-    class _Speaking(type(BaseModel)):
-        """Makes a section written in Python speak as one in a recipe does: a RecipeError of one sentence.
-
-        A metaclass, since pydantic would call an `__init__` of ours for inner sections too, and lose where they stand.
-        """
-
-        def __call__(cls, *arguments: Any, **values: Any) -> Any:
-            try:
-                return super().__call__(*arguments, **values)
-            except ValidationError as error:
-                raise RecipeError(sentence(error, cls)) from error
-
-
-class Section(BaseModel, metaclass=_Speaking):
-    """Frozen, without unknown keys. Raises RecipeError naming the first value that is wrong."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
 class DataSection(Section):
-    """Real images: used to pretrain a teacher and to evaluate, never by the DM stage."""
+    """Real images: used to pretrain a teacher, to train the classifier behind a metric, and as its reference; never by the
+    DM stage."""
 
-    name: Literal["digits"] = "digits"
-    """The image set. Default: scikit-learn's digits (1,797 scans of 8x8 pixels, 10 classes), which need no download."""
+    source: str = DIGITS
+    """`packaged:digits` (1,797 scans of 8x8 pixels, which need no download), or the path of a folder, a zip, a .npz, or a
+    folder of IDX, Parquet or shard files (docs/own-images.md); a relative one starts at the folder it is typed in."""
+    split: Word | None = None
+    """Part of a source that names its parts, e.g. train or test (null: all of it)."""
+    name: Word | None = None
+    """What metrics and tables call the images (null: the source's own name)."""
+    classes: tuple[Word, ...] | None = None
+    """Names of the classes in the order of their numbers, for a source that has numbers only (null: the source's own)."""
+    size: ImageSize | None = None
+    """Height and width to which images are brought, in pixels (null: their own, if all have the same)."""
+    channels: Literal[1, 3] | None = None
+    """1 for grey, 3 for colour (null: 3 if any image has colours)."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How an image that is not square, or of another size, is brought to `size`: `crop` cuts the longer sides off, `pad`
+    shrinks it only if it is larger and puts it on the background, `stretch` keeps all and changes its shape. Resampled by
+    Lanczos."""
+    background: Word = "white"
+    """Colour (a name, or "#rrggbb") behind transparent pixels and around padded images."""
+    skip_damaged: bool = False
+    """Go on without files that cannot be read, counting them. Default: off, so that none is lost unnoticed."""
+    prior: Literal["data", "uniform"] = "data"
+    """How often each class is to be made: as often as it occurs in the images, or all alike."""
+    licence: str = Field(default="not stated", max_length=200)
+    """Of the images; it is written beside whatever is made from them."""
+
+    @model_validator(mode="after")
+    def _packaged_is_as_it_is(self) -> DataSection:
+        changed = sorted(self.model_fields_set - {"source", "prior"}) if self.is_packaged else []
+        changed = [name for name in changed if getattr(self, name) != type(self).model_fields[name].default]
+        if changed:
+            raise ValueError(f"{changed[0]} changes nothing for {self.source}, which is as it is; leave it out")
+        return self
+
+    @property
+    def is_packaged(self) -> bool:
+        return self.source.startswith(PACKAGED_PREFIX)
 
 
 class NetworkSection(Section):
@@ -112,6 +115,9 @@ class NetworkSection(Section):
     """Groups of each group norm; must divide every width. Default: the prototype's."""
     attention: bool = False
     """Self-attention in the middle block. Default: off, as in the prototype; try it on images above 8x8."""
+    fold: Literal[1, 2, 4] = 1
+    """Side of the square of pixels that the network sees as channels of one place. Default: 1, none; 2 halves the time of
+    an update at 28x28 and 32x32 (measured in the prototype)."""
     dropout: Decay = 0.0
     """Share of activations dropped while pretraining. Default: none; EDM's ImageNet-64 teacher had 0.1."""
 
@@ -146,9 +152,9 @@ class SolverSection(Section):
 class TeacherSection(Section):
     """The frozen denoiser that is distilled."""
 
-    source: str = "packaged:digits"
-    """`packaged:NAME`, or the path of a folder made by `msd pretrain`; a relative one starts at the folder it is typed
-    in."""
+    source: str = DIGITS
+    """`packaged:NAME`; `pretrain`, a teacher that the run trains first, from its data; or the path of a folder made by
+    `msd pretrain`, a relative one from the folder it is typed in."""
 
 
 class RoleSection(Section):
@@ -318,7 +324,14 @@ class DMSection(RoleSection):
 
 
 class EvaluationSection(Section):
-    """What is measured, on how many samples."""
+    """What is measured, against what, on how many samples."""
+
+    features: str = DIGITS
+    """What distances are measured in: `packaged:NAME`; `classifier`, one that the run trains on its own data; `lite0`,
+    ImageNet's EfficientNet-Lite0 (extra `features`); or a folder made by `msd pretrain --network features`."""
+    reference: str = DATA
+    """What distances are measured to: `data`, the recipe's images; `packaged:NAME` or a file of features made by
+    `msd data reference`, where the images are not at hand."""
 
     num_samples: Count = 10000
     """Images of each row. Distances fall with it, so compare at equal numbers only. Default: as in docs/results.md."""

@@ -27,9 +27,9 @@ class Pretraining(Stage):
         images, network = materials.need_images(), materials.network
         if network is None:
             raise DataError("pretraining needs a network to build; set network.")
-        codec = images.codec(settings.sigma_data)
+        codec = images.codec(settings.sigma_data, network.fold)
         spec = DenoiserSpec(
-            noise_shape=images.pixel_shape,
+            noise_shape=codec.noise_shape(images.pixel_shape),
             num_conditions=images.num_conditions,
             parameterisation=EDMParameterisation(settings.sigma_data),
             codec=codec,
@@ -47,17 +47,16 @@ class Pretraining(Stage):
         self.roles = {TEACHER: role}
         self._teacher, self._sigma_data = role, settings.sigma_data
         self._law = LogNormalLaw(settings.log_sigma_mean, settings.log_sigma_deviation)
-        self._samples = codec.encode(images.pixels).to(engine.device)
-        self._labels = images.labels.to(engine.device)
+        self._images, self._codec = images, codec
 
     def turns(self, draw: Draw) -> Iterator[Turn]:
         yield Turn((TEACHER,), lambda: self._loss(draw))
 
     def _loss(self, draw: Draw) -> Loss:
-        index = draw.mine(draw.indices(len(self._samples), self.batch_size, replacement=True))
-        clean = self._samples[index]
+        index = draw.slice.of(draw.indices(len(self._images), self.batch_size, replacement=True))
+        clean = self._codec.encode(self._images.batch(index)).to(draw.device)
         sigma = self._law.sample(self.batch_size, draw)
         noised = clean + per_sample(sigma, clean) * draw.normal(self.batch_size, *clean.shape[1:])
         with draw.inside_modules(needed=self._dropout):
-            estimate = self._teacher(noised, sigma, self._labels[index])
+            estimate = self._teacher(noised, sigma, self._images.labels[index].to(draw.device))
         return Loss(denoising_loss(estimate, clean, sigma, self._sigma_data))
