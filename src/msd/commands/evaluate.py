@@ -122,7 +122,7 @@ def cohorts_of(run: Run) -> dict[str, tuple[StoredRow, Cohort]]:
     device, found = Engine.on(run.recipe.device).device, {}
     for row in StoredPlan.load(run.plan).rows:
         folder = run.cohort if row.is_main else run.row(row.name)
-        if (folder / MANIFEST).exists():
+        if os.path.lexists(folder / MANIFEST):
             found[row.name] = (row, Cohort.load(folder, device))
     return found
 
