@@ -64,7 +64,7 @@ def partition_report(run: Run) -> dict[str, Any]:
     kept = read_kept(run.partition_report, PartitionReport, "a partition's report", None)
     if kept is not None:
         return kept.model_dump(mode="json")
-    return Partition.load(run.partition).report(read_teacher(run.recipe.teacher.source).embeddings())
+    return Partition.load(run.partition).report(read_teacher(run.resolved.teacher.source).embeddings())
 
 
 def last_metrics(run: Run, table: Table, output: Output) -> dict[str, Any]:
