@@ -67,9 +67,16 @@ CLICK_ERROR: type[Any] = next(base for base in typer.BadParameter.__mro__ if bas
 class _Stopped(BaseException):
     """Asked to stop. Not KeyboardInterrupt, which typer turns into a silent exit code 130."""
 
+    asked = False
+    """Whether it was raised: a library may have swallowed it, and failed of it in its own words."""
+
 
 def _stop(number: int, frame: object) -> None:
+    _Stopped.asked = True
     raise _Stopped
+
+
+STOPPED = Interrupted("stopped; what was finished is on disk, and the same command again goes on from there.")
 
 
 def main() -> None:
@@ -84,11 +91,13 @@ def main() -> None:
         with writing(sys.stdout):
             sys.stdout.flush()
     except _Stopped:
-        _fail(Interrupted("stopped; what was finished is on disk, and the same command again goes on from there."))
+        _fail(STOPPED)
     except BrokenPipeError:  # whoever read it, as `head` does, has seen enough
         abandon(sys.stdout)
         sys.exit(1)
     except Exception as error:
+        if _Stopped.asked:
+            _fail(STOPPED)
         if isinstance(error, CLICK_ERROR):
             _refuse(error)
         _fail(translated(error))

@@ -198,6 +198,8 @@ class _Planner:
         needs: dict[str, str] = {}
         if settings.source == TEACHER:
             low, high = settings.solver.sigma_min or teacher.sigma_min, settings.solver.sigma_max or teacher.sigma_max
+            if low >= high:
+                raise RecipeError(f"pairs.solver: sigma_min {low:g} is not below sigma_max {high:g}; lower it.")
             solver = {"method": settings.solver.method, "num_steps": settings.solver.num_steps}
             task = PairsTask(**common, solver=solver | {"sigma_min": low, "sigma_max": high})
         else:

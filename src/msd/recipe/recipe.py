@@ -41,7 +41,7 @@ class Recipe(Section):
     """Everything about a run. Where a text says "the prototype", it means an experiment on 8x8 digits that preceded this
     package; "not tuned" means that nobody looked for a better value."""
 
-    name: str = Field(pattern=NAME_PATTERN)
+    name: str = Field(pattern=NAME_PATTERN, max_length=100)
     """What the run and its cohort are called. Default: the file's name."""
     summary: str = ""
     """One line that says what the recipe does, for `msd recipes`."""

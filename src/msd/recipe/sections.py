@@ -317,6 +317,15 @@ class EvaluationSection(Section):
     latency_repeats: Steps = 20
     """Requests timed at each batch size. Default: not tuned."""
 
+    @model_validator(mode="after")
+    def _has_neighbours(self) -> EvaluationSection:
+        if self.nearest_neighbours >= self.num_samples:
+            raise ValueError(
+                f"nearest_neighbours {self.nearest_neighbours} must be below num_samples {self.num_samples}, as a sample is "
+                "no neighbour of its own"
+            )
+        return self
+
 
 class FleetSection(Section):
     """How the students are trained side by side on one machine."""
