@@ -7,6 +7,7 @@ from pathlib import Path
 from msd.data.images import ImageSet
 from msd.fleet.jobs import Job
 from msd.fleet.plan import Inputs, Plan, plan, pretrain_job, read_starts
+from msd.networks.build import unet_config
 from msd.recipe import Recipe
 from msd.teachers.facts import TeacherFacts
 
@@ -19,6 +20,8 @@ def foreseen_plan(recipe: Recipe, images: ImageSet) -> tuple[Job, Plan]:
     job = pretrain_job(recipe, images.hash)
     settings = recipe.pretrain
     codec = images.codec(settings.sigma_data, recipe.network.fold)
+    noise_shape = codec.noise_shape(images.pixel_shape)
+    unet_config(noise_shape, images.num_conditions, recipe.network.model_dump())  # refuses levels that the size has not
     teacher = TeacherFacts(
         recipe.teacher.source,
         Path(),
@@ -26,7 +29,7 @@ def foreseen_plan(recipe: Recipe, images: ImageSet) -> tuple[Job, Plan]:
         images.num_conditions,
         images.prior,
         images.licence,
-        codec.noise_shape(images.pixel_shape),
+        noise_shape,
         settings.sigma_min,
         settings.sigma_max,
     )
