@@ -74,6 +74,15 @@ class Running:
         if not self.is_over():
             os.killpg(self.pid, number)
 
+    def listens(self) -> bool:
+        """Whether it minds SIGHUP by now: before its first line Python itself would answer, in its own words."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return False
+        caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+        return bool(int(caught, 16) >> (signal.SIGHUP - 1) & 1)
+
     def kill_alone(self) -> None:
         """SIGKILL to the command, not to what it started."""
         if not self.is_over():
