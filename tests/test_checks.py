@@ -49,7 +49,7 @@ from msd.fleet.starts import read_start
 from msd.networks.build import unet_config
 from msd.networks.facts import read_facts
 from msd.networks.folder import load_denoiser, spec_from_json, spec_to_json
-from msd.recipe import DMSection, Recipe, SolverSection, load_recipe, revised, section_of, validate
+from msd.recipe import DataSection, DMSection, Recipe, SolverSection, load_recipe, revised, section_of, validate
 from msd.run import Run
 from msd.teachers.analytic import GaussianMixtureTeacher
 from msd.teachers.folder import load_teacher
@@ -195,8 +195,8 @@ WITHOUT_FILES: list[tuple[Callable[[], Any], type[MsdError], str]] = [
     (lambda: make_partition("random", 3, UNIFORM), PartitionError, "request 3"),
     (lambda: LabelConditions(0), ConditionError, "number of classes 0"),
     # data
-    (lambda: load_images("cifar"), DataError, "no image set 'cifar'; choose one of digits"),
-    (lambda: load_images([]), DataError, "no image set"),
+    (lambda: load_images(DataSection(source="packaged:cifar")), DataError, "no image set 'packaged:cifar'; choose one of"),
+    (lambda: load_images([]), DataError, "not DataSection"),
     (lambda: images(PIXELS * NAN), DataError, "2 of 2 images of mine hold numbers that are not finite"),
     (lambda: images(PIXELS + 2), DataError, r"beyond \[-1, 1\]"),
     (lambda: images(PIXELS.double()), DataError, "give float32"),

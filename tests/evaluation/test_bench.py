@@ -10,7 +10,7 @@ import torch
 
 from builders import tiny_denoiser
 from msd.conditions.partition import Partition
-from msd.data.images import load_images
+from msd.data.images import load_digits
 from msd.diffusion.solvers import Solver
 from msd.evaluation.bench import Bench
 from msd.evaluation.latency import measure_latency, measure_peak_memory
@@ -21,7 +21,7 @@ from msd.recipe import EvaluationSection
 
 @pytest.fixture(scope="module")
 def bench() -> Bench:
-    images = load_images("digits")
+    images = load_digits()
     return Bench(images, Partition.whole(images.prior), EvaluationSection(num_samples=40, seed=5))
 
 
