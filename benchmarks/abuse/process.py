@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -72,7 +73,8 @@ class Running:
     def signal(self, number: int) -> None:
         """To the command's whole foreground group, as a terminal would."""
         if not self.is_over():
-            os.killpg(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ended just now
+                os.killpg(self.pid, number)
 
     def listens(self) -> bool:
         """Whether it minds SIGHUP by now: before its first line Python itself would answer, in its own words."""
