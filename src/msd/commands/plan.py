@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from msd.commands.console import Output
-from msd.commands.tables import Column, fitted
+from msd.commands.tables import Column, describe, fitted, with_note
+from msd.conditions.names import unevenness
+from msd.conditions.partition import Partition
 from msd.fleet.jobs import Job, PairsTask
 from msd.fleet.plan import cost, plan, read_inputs
 from msd.recipe import Recipe
@@ -18,6 +21,7 @@ ROW_COLUMNS = (
 )
 JOB_COLUMNS = (
     Column("job", "left", folds=True),
+    Column("conditions", "left", rank=3, folds=True),
     Column("work", "left", folds=True),
     Column("waits for", "left", rank=1, folds=True),
     Column("for rows", "left", rank=2, folds=True),
@@ -27,7 +31,8 @@ JOB_COLUMNS = (
 
 def show_plan(recipe: Recipe, output: Output) -> dict[str, Any]:
     """Print and return the plan. Raises what `plan` raises."""
-    planned = plan(recipe, read_inputs(recipe))
+    inputs = read_inputs(recipe)
+    planned, classes = plan(recipe, inputs), inputs.teacher.classes
     rows, jobs = [], []
     for row in planned.rows:
         names = [planned.by_key[key].name for key in row.jobs]
@@ -35,9 +40,10 @@ def show_plan(recipe: Recipe, output: Output) -> dict[str, Any]:
     for job in planned.jobs:
         needs = ", ".join(planned.by_key[key].name for key in job.needs.values())
         shared = planned.shared_by(job.key)
-        jobs.append((job.name, _work(job), needs, ", ".join(shared), f"{cost(job):,}"))
+        jobs.append((job.name, describe(job, classes), _work(job), needs, ", ".join(shared), f"{cost(job):,}"))
     output.show(fitted("rows", ROW_COLUMNS, rows, output.width))
-    output.show(fitted("jobs, in the order of the queue", JOB_COLUMNS, jobs, output.width))
+    table = fitted("jobs, in the order of the queue", JOB_COLUMNS, jobs, output.width)
+    output.show(with_note(table, unevenness(planned.main.partition.prior, classes)))
     return {
         "recipe": recipe.name,
         "rows": [
@@ -50,6 +56,7 @@ def show_plan(recipe: Recipe, output: Output) -> dict[str, Any]:
                 "name": job.name,
                 "kind": job.task.kind,
                 "hash": job.task.hash,
+                "conditions": _conditions(job, classes),
                 "after": sorted(job.needs.values()),
                 "rows": list(planned.shared_by(job.key)),
                 "images": cost(job),
@@ -57,6 +64,14 @@ def show_plan(recipe: Recipe, output: Output) -> dict[str, Any]:
             for job in planned.jobs
         ],
     }
+
+
+def _conditions(job: Job, classes: Sequence[str]) -> list[str] | None:
+    """The names of the classes that a student owns; None for work for all of them."""
+    if isinstance(job.task, PairsTask) or job.task.partition is None:
+        return None
+    partition = Partition.from_json(job.task.partition, source=job.name)
+    return [classes[number] for number in partition.parts[job.task.part or 0]]
 
 
 def _work(job: Job) -> str:
