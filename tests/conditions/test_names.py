@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from msd.conditions.names import (
     are_numbers,
+    extremes,
     join_names,
     number_of,
     numbered,
@@ -143,6 +144,7 @@ def test_uneven_classes_are_told() -> None:
     classes = ("cat", "dog", "emu")
     assert unevenness((0.34, 0.33, 0.33), classes) is None
     assert unevenness((), classes) is None
+    assert extremes((0.5, 0.1, 0.4)) == (1, 0)
     told = unevenness((0.004, 0.31, 0.686), classes)
     assert told == "classes differ in how often they occur: from cat (0.4%) to emu (69%)"
     assert unevenness((0.0, 0.5, 0.5), classes) is not None

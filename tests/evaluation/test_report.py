@@ -299,7 +299,10 @@ def test_classes_are_shown_by_name_beside_images_parts_and_charts(named_page):
 
 def test_uneven_classes_are_told_with_their_shares(named_page, written):
     _, page = written
-    assert "Classes differ in how often they occur: from cat (0.4%) to \u0642\u0637\u0629 (40%)." in named_page
+    ends = [
+        f'<bdi title="{name}">{name}</bdi> ({share})' for name, share in (("cat", "0.4%"), ("\u0642\u0637\u0629", "40%"))
+    ]
+    assert f"Classes differ in how often they occur: from {ends[0]} to {ends[1]}." in named_page
     assert "<small>31%</small>" in named_page
     assert "differ in how often" not in page
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msd.commands.streams import one_line
-from msd.conditions.names import are_numbers, unevenness
+from msd.conditions.names import are_numbers, quoted, unevenness
 from msd.conditions.partition import Partition
 from msd.evaluation.results import batch_sizes, description, latencies
 from msd.fleet.jobs import Job, PairsTask, Status
@@ -191,12 +191,13 @@ def describe(job: Job, classes: Sequence[str] = ()) -> str:
 
 
 def class_list(conditions: Sequence[int], classes: Sequence[str], room: int) -> Text:
-    """The names of some classes in at most `room` letters, "cat, dog, +3"; their numbers, where those are all the names."""
+    """The names of some classes in at most `room` letters, "cat, dog, +3", one with a comma in quotes, as `--labels` takes
+    it; their numbers, where those are all the names."""
     if not classes or are_numbers(classes):
         return Text(condition_list(list(conditions)))
     names, length = list[str](), 0
     for number in conditions:
-        name = one_line(classes[number]) or str(number)
+        name = one_line(quoted(classes[number])) or str(number)
         left = len(conditions) - len(names) - 1
         needed = length + cell_len(name) + (len(f", +{left}") if left else 0)
         if names and needed > room:

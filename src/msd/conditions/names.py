@@ -57,10 +57,11 @@ def split_names(text: str, option: str = "--labels", *, error: type[MsdError] = 
 
 def join_names(names: Iterable[str]) -> str:
     """A list that `split_names` reads as these names."""
-    return ",".join(_quoted(name) for name in names)
+    return ",".join(quoted(name) for name in names)
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as it stands in a list of names."""
     if name and name == name.strip() and not re.search(r'[,"\r\n]', name):
         return name
     return '"' + name.replace('"', '""') + '"'
@@ -131,22 +132,27 @@ def _advice(name: str, classes: Sequence[str]) -> str:
 
 
 def _listed(name: str) -> str:
-    return fitted(_quoted(name), NAME_LENGTH)
+    return fitted(quoted(name), NAME_LENGTH)
 
 
 def _shown(name: str) -> str:
     return fitted(repr(name), NAME_LENGTH)
 
 
+def extremes(prior: Sequence[float]) -> tuple[int, int] | None:
+    """The rarest and the commonest class; None where all are about as frequent, or nothing is known."""
+    rarest = min(range(len(prior)), key=prior.__getitem__, default=0)
+    commonest = max(range(len(prior)), key=prior.__getitem__, default=0)
+    return None if not prior or prior[commonest] < UNEVEN * prior[rarest] else (rarest, commonest)
+
+
 def unevenness(prior: Sequence[float], classes: Sequence[str]) -> str | None:
     """How much the frequencies of classes differ, in words; None where they are about even, or not known."""
-    if not prior or len(classes) != len(prior):
+    ends = extremes(prior)
+    if ends is None or len(classes) != len(prior):
         return None
-    rarest, commonest = min(range(len(prior)), key=prior.__getitem__), max(range(len(prior)), key=prior.__getitem__)
-    if prior[commonest] < UNEVEN * prior[rarest]:
-        return None
-    ends = (f"{fitted(classes[one], NAME_LENGTH)} ({share(prior[one])})" for one in (rarest, commonest))
-    return f"classes differ in how often they occur: from {' to '.join(ends)}"
+    shown = (f"{fitted(classes[one], NAME_LENGTH)} ({share(prior[one])})" for one in ends)
+    return f"classes differ in how often they occur: from {' to '.join(shown)}"
 
 
 def share(value: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from msd.conditions.names import are_numbers, numbered, printable, share, unevenness
+from msd.conditions.names import are_numbers, extremes, numbered, printable, share
 from msd.evaluation import pictures
 from msd.evaluation.pictures import Curve, number
 from msd.evaluation.results import (
@@ -94,7 +94,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "classes": classes,
         "are_named": not are_numbers(classes),
         "name_width": _name_width(classes),
-        "unevenness": unevenness(prior := partition.get("prior") or (), classes),
+        "extremes": extremes(prior := partition.get("prior") or ()),
         "shares": [share(value) for value in prior],
         "table": table(rows, main, metric, colours),
         "num_samples": f"{sizes[0]:,}" if len(sizes) == 1 and sizes[0] else None,
