@@ -6,6 +6,7 @@ import json
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,8 @@ def test_names_and_numbers_ask_for_the_same_images(named: msd.Cohort) -> None:
     for number, name in enumerate(ANIMALS):
         for form in ("NFC", "NFD"):
             assert named.keys([unicodedata.normalize(form, name)]).tolist() == [number]
-    assert torch.equal(named.generate(torch.tensor([5]), seed=3), named.generate(np.array(["3"]), seed=3))
+    array: Any = np.array(["3"])
+    assert torch.equal(named.generate(torch.tensor([5]), seed=3), named.generate(array, seed=3))
 
 
 def test_an_unknown_name_is_told_with_the_nearest(named: msd.Cohort, cohort: Manifest) -> None:
