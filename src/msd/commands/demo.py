@@ -28,7 +28,7 @@ def demo(run: Run, output: Output) -> dict[str, Any]:
     output.show(partition_table(partition_report(run, inputs), output.width))
     train(run, planned.jobs, inputs, output, "training")
     for row in planned.rows:
-        assemble_row(run, row)
+        assemble_row(run, row, inputs)
 
     table = table_of(run)
     metrics = evaluate_run(run, table, output)

@@ -45,7 +45,7 @@ def begin(run: Run, planned: Plan, inputs: Inputs, output: Output) -> None:
     run.begin()
     partition = planned.main.partition
     partition.save(run.partition)
-    write_json(run.partition_report, partition.report(inputs.teacher.embeddings()))
+    write_json(run.partition_report, partition.report(inputs.teacher.embeddings(), inputs.teacher.classes))
     StoredPlan.of(planned).save(run.plan)
     for sentence in changes(run, planned):
         output.say(sentence)
@@ -71,7 +71,7 @@ def changes(run: Run, planned: Plan) -> list[str]:
 
 
 def partition_report(run: Run, inputs: Inputs) -> dict[str, Any]:
-    return Partition.load(run.partition).report(inputs.teacher.embeddings())
+    return Partition.load(run.partition).report(inputs.teacher.embeddings(), inputs.teacher.classes)
 
 
 def all_done(run: Run, jobs: Sequence[Job]) -> bool:
@@ -83,7 +83,7 @@ def train(run: Run, jobs: Sequence[Job], inputs: Inputs, output: Output, work: s
     weights = (inputs.teacher.folder / WEIGHTS).stat().st_size
     fitting = run.recipe.fleet.max_parallel or num_fitting(weights, run.recipe.fleet.threads, run.recipe.device)
     booked = nullcontext() if all_done(run, jobs) else run.timed(work)
-    with booked, output.live_jobs({job.name: describe(job) for job in jobs}) as on_change:
+    with booked, output.live_jobs({job.name: describe(job, inputs.teacher.classes) for job in jobs}) as on_change:
         run_jobs(jobs, run.jobs, fitting, on_change)
 
 
@@ -95,11 +95,12 @@ def row_folder(run: Run, row: Row) -> Path:
     return run.cohort if row.is_main else run.row(row.name)
 
 
-def assemble_row(run: Run, row: Row) -> Manifest:
-    """The row's cohort, from its finished students. Raises WeightsError."""
+def assemble_row(run: Run, row: Row, inputs: Inputs) -> Manifest:
+    """The row's cohort, from its finished students, its classes called as the teacher calls them. Raises WeightsError."""
     name = run.recipe.name if row.is_main else row.name
     recipe = row.recipe.model_dump(mode="json")
-    return assemble(row_folder(run, row), name, row.partition, students_of(run, row), recipe=recipe)
+    students, classes = students_of(run, row), inputs.teacher.classes
+    return assemble(row_folder(run, row), name, row.partition, students, recipe=recipe, classes=classes)
 
 
 def make_pairs(run: Run, output: Output) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def distill(run: Run, output: Output, students: Sequence[int] | None = None) -> 
     train(run, planned.closure(chosen), inputs, output, "training")
     missing = [part for part, key in enumerate(row.jobs) if not is_done(planned.by_key[key], run.jobs / key)]
     if not missing:
-        assemble_row(run, row)
+        assemble_row(run, row, inputs)
     return {
         "run": str(run.folder),
         "cohort": None if missing else str(run.cohort),

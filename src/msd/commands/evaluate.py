@@ -198,6 +198,7 @@ def _measure(table: Table, kept: Kept, output: Output) -> dict[str, Any]:
         "floor": kept.answer(floor, bench.floor),
         "reference": table.reference,
         "main": MAIN_ROW,
+        "classes": list(table.main.classes),
         "rows": rows,
         "routing_ms": {str(ROUTED_BATCH): kept.answer(routing, partial(measure_routing, table.main, ROUTED_BATCH))},
     }

@@ -37,7 +37,7 @@ def train_teacher(run: Run, images: ImageSet, output: Output) -> dict[str, Any]:
         try:
             if read_facts(run.teacher).get("task") == job.task.hash:
                 load_denoiser(run.teacher)  # verifies the checksum
-                return read_facts(run.teacher)
+                return _named(run, images)
         except WeightsError as error:
             warn(f"{clause(error)}; the teacher is put together again from its training's result.")
     _refuse_other_images(run, job)
@@ -50,6 +50,15 @@ def train_teacher(run: Run, images: ImageSet, output: Output) -> dict[str, Any]:
         shutil.copytree(result_folder(run.jobs / job.key) / TEACHER, folder, dirs_exist_ok=True)
         write_json(folder / FACTS, read_facts(folder) | {"recipe": {"seed": run.recipe.seed, **sections}})
     return read_facts(run.teacher)
+
+
+def _named(run: Run, images: ImageSet) -> dict[str, Any]:
+    """The facts of the run's teacher, its classes called as the images call them now: no name is part of a training."""
+    facts = read_facts(run.teacher)
+    if facts.get("classes") != list(images.classes):
+        facts["classes"] = list(images.classes)
+        write_json(run.teacher / FACTS, facts)
+    return facts
 
 
 def _refuse_other_images(run: Run, job: Job) -> None:

@@ -64,7 +64,8 @@ def partition_report(run: Run) -> dict[str, Any]:
     kept = read_kept(run.partition_report, PartitionReport, "a partition's report", None)
     if kept is not None:
         return kept.model_dump(mode="json")
-    return Partition.load(run.partition).report(read_teacher(run.resolved.teacher.source).embeddings())
+    teacher = read_teacher(run.resolved.teacher.source)
+    return Partition.load(run.partition).report(teacher.embeddings(), teacher.classes)
 
 
 def last_metrics(run: Run, table: Table, output: Output) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def last_metrics(run: Run, table: Table, output: Output) -> dict[str, Any]:
         try:
             metrics = read_metrics(run.metrics)
             if kept_keys(metrics) == {name: table.quality(name).key for name in table.subjects}:
-                return metrics
+                return metrics | {"classes": list(table.main.classes)}
             output.say(f"{run.metrics} is of other students or settings than the run has now; what changed is measured.")
         except (MsdError, KeyError, TypeError, AttributeError) as error:
             output.say(f"{run.metrics} cannot be used ({error}); it is made again from what is kept.")

@@ -32,6 +32,7 @@ def foreseen_plan(recipe: Recipe, images: ImageSet) -> tuple[Job, Plan]:
         noise_shape,
         settings.sigma_min,
         settings.sigma_max,
+        images.classes,
     )
     if recipe.partition.method == "balanced-kmeans":
         recipe = recipe.model_copy(update={"partition": recipe.partition.model_copy(update={"method": "contiguous"})})

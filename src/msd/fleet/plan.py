@@ -142,6 +142,7 @@ class _Planner:
             seed=recipe.seed if settings.seed is None else settings.seed,
             embeddings=teacher.embeddings,
             file=Path(settings.file) if settings.file else None,
+            classes=teacher.classes,
         )
         return make_partition(settings.method, request, teacher.prior)
 
