@@ -17,6 +17,7 @@ from msd.recipe.values import (
     Count,
     Decay,
     Deviation,
+    FeatureNetworkWord,
     ImageSize,
     LogSigma,
     NonNegative,
@@ -332,7 +333,8 @@ class EvaluationSection(Section):
     reference: str = DATA
     """What distances are measured to: `data`, the recipe's images; `packaged:NAME` or a file of features made by
     `msd data reference`, where the images are not at hand."""
-
+    also: tuple[FeatureNetworkWord, ...] = ()
+    """Feature networks of second opinions, e.g. [lite0]: each gives every row one more distance to the images."""
     num_samples: Count = 10000
     """Images of each row. Distances fall with it, so compare at equal numbers only. Default: as in docs/results.md."""
     batch_size: Batch = 500
