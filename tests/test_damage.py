@@ -21,7 +21,7 @@ from msd.conditions.partition import Partition, PartitionReport
 from msd.conditions.splits import SplitRequest, make_partition
 from msd.data.pairs import PairsPlan, load_pairs, make_pairs
 from msd.errors import DataError, MsdError, PartitionError, RecipeError, RunError, WeightsError
-from msd.evaluation.features import load_features
+from msd.evaluation.features import load_classifier
 from msd.evaluation.results import read_metrics
 from msd.fleet.jobs import Job, Status, read_result, read_status, result_folder, seal_result
 from msd.fleet.plan import Inputs, StoredPlan, plan
@@ -42,7 +42,7 @@ READERS: dict[str, tuple[Read, type[MsdError]]] = {
     "cohort.json": (lambda path: read_manifest(path.parent), WeightsError),
     "denoiser.json": (lambda path: read_facts(path.parent), WeightsError),
     "config.json": (lambda path: read_config(path.parent), WeightsError),
-    "features.json": (lambda path: load_features("digits", path.parent), WeightsError),
+    "features.json": (lambda path: load_classifier(path.parent), WeightsError),
     "metrics.json": (read_metrics, RunError),
     "pairs.json": (lambda path: load_pairs(path.parent), DataError),
 }

@@ -17,7 +17,7 @@ from msd.errors import RunError
 from msd.files import ensure_writable, remove_leftovers, write_json
 from msd.owner import owned
 from msd.reading import Kind, Stored, read_kept, read_model
-from msd.recipe import CLASSIFIER, PRETRAIN, Recipe, restored
+from msd.recipe import PRETRAIN, Recipe, restored
 
 RECIPE, COHORT, ROWS, EVALUATIONS = "recipe.json", "cohort", "rows", "evaluations"
 SCHEMA = 3
@@ -79,13 +79,11 @@ class Run:
 
     @property
     def resolved(self) -> Recipe:
-        """The recipe with the run's own folders in place of the words that stand for what the run makes itself."""
-        teacher, evaluation = self.recipe.teacher, self.recipe.evaluation
+        """The recipe with the run's own teacher where it says that the run trains one."""
+        teacher = self.recipe.teacher
         if teacher.source == PRETRAIN:
             teacher = teacher.model_copy(update={"source": str(self.teacher.absolute())})
-        if evaluation.features == CLASSIFIER:
-            evaluation = evaluation.model_copy(update={"features": str(self.features.absolute())})
-        return self.recipe.model_copy(update={"teacher": teacher, "evaluation": evaluation})
+        return self.recipe.model_copy(update={"teacher": teacher})
 
     @property
     def partition(self) -> Path:

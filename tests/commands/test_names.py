@@ -12,6 +12,7 @@ from PIL import Image
 from builders import save_student
 from command import fails, msd
 from msd.cohort.manifest import MANIFEST, Manifest, assemble
+from msd.commands.console import Output
 from msd.commands.distill import assemble_row, prepare
 from msd.conditions.partition import Partition
 from msd.fleet.jobs import student_folder
@@ -113,7 +114,7 @@ def test_a_run_s_cohort_is_called_as_its_teacher_calls_the_classes(source: Path,
     """As `msd distill` assembles it; the names of a teacher's classes may change, which trains nothing again."""
     recipe = load_recipe("smoke", [f"teacher.source={source}"])
     run = Run.at(recipe, tmp_path / "run")
-    planned, inputs = prepare(run)
+    planned, inputs = prepare(run, Output())
     row = planned.main
     for part, key in enumerate(row.jobs):
         save_student(student_folder(run.jobs / key), row.partition, part, teacher=inputs.teacher.hash)

@@ -10,18 +10,18 @@ import torch
 
 from builders import tiny_denoiser
 from msd.conditions.partition import Partition
-from msd.data.images import load_digits
+from msd.data.images import load_images
 from msd.diffusion.solvers import Solver
 from msd.evaluation.bench import Bench
 from msd.evaluation.latency import measure_latency, measure_peak_memory
 from msd.evaluation.samplers import Sampler, teacher_sampler
 from msd.networks.folder import save_denoiser
-from msd.recipe import EvaluationSection
+from msd.recipe import EvaluationSection, load_recipe
 
 
 @pytest.fixture(scope="module")
 def bench() -> Bench:
-    images = load_digits()
+    images = load_images(load_recipe("digits").data)
     return Bench(images, Partition.whole(images.prior), EvaluationSection(num_samples=40, seed=5))
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from msd.commands.streams import diverted, one_line, writing
 from msd.commands.tables import job_table, metrics_table
-from msd.evaluation.results import equality, headline, named_row
+from msd.evaluation.results import agreements, equality, headline, named_row
 from msd.files import finite
 from msd.fleet.jobs import Status
 
@@ -142,6 +142,8 @@ def show_metrics(metrics: Mapping[str, Any], output: Output) -> None:
             output.say(f"distance of {head['main']} over {line['name']}{held}: {line['ratio']:.3g}")
     if head["over_reference"] is not None:
         output.say(f"distance of {head['main']} over {head['reference']}: {head['over_reference']:.3g}")
+    for sentence in agreements(metrics):
+        output.say(sentence)
     for size, speedup in head["speedups"].items():
         output.say(f"speed of {head['main']} over {head['reference']}, batch {size}: {speedup:.3g}")
     if head["label_accuracy"] is not None:

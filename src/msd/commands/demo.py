@@ -11,7 +11,6 @@ from msd.commands.pretrain import pretrain_features
 from msd.commands.report import make_report
 from msd.commands.tables import partition_table
 from msd.files import write_json
-from msd.recipe import CLASSIFIER
 from msd.run import Run
 
 
@@ -21,7 +20,7 @@ def demo(run: Run, output: Output) -> dict[str, Any]:
 
     Returns the content of `report/metrics.json`.
     """
-    if run.recipe.evaluation.features == CLASSIFIER:
+    if run.recipe.evaluation.needs_classifier:
         pretrain_features(run, output)
     planned, inputs = prepare(run, output)
     begin(run, planned, inputs, output)

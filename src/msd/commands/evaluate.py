@@ -27,7 +27,7 @@ from msd.fleet.jobs import Job, TrainTask, read_status
 from msd.fleet.plan import StoredPlan, StoredRow
 from msd.networks.facts import identity, verified_facts
 from msd.reading import Kind
-from msd.recipe import MAIN_ROW, Recipe, restored, revised
+from msd.recipe import DATA, MAIN_ROW, Recipe, restored, revised
 from msd.run import COHORT, EVALUATIONS, RECIPE, ROWS, Run
 from msd.teachers.folder import Teacher, load_teacher
 from msd.training.engine import Engine
@@ -79,11 +79,17 @@ def table_of(run: Run) -> Table:
     subjects = teacher_subjects(teacher)
     for name, (row, cohort) in cohorts.items():
         subjects[name] = Subject(cohort_sampler(name, cohort), cohort_content(cohort.manifest), training_facts(run, row))
-    return Table(recipe, open_bench(recipe, main), main, teacher, subjects)
+    return Table(recipe, open_bench(recipe, main, run.folder), main, teacher, subjects)
 
 
-def open_bench(recipe: Recipe, cohort: Cohort) -> Bench:
-    return Bench(load_images(recipe.data), cohort.partition, recipe.evaluation, cohort.noise_shape)
+def open_bench(recipe: Recipe, cohort: Cohort, run_folder: Path | None = None) -> Bench:
+    """What rows are measured with. The images are read only if something is measured to them.
+
+    Raises DataError and WeightsError for a reference or a feature network that is missing or does not fit.
+    """
+    settings = recipe.evaluation
+    images = load_images(recipe.data) if settings.reference == DATA or settings.also else None
+    return Bench(images, cohort.partition, settings, cohort.noise_shape, run_folder)
 
 
 def teacher_subjects(teacher: Teacher) -> dict[str, Subject]:
@@ -136,7 +142,7 @@ def evaluate_cohort(folder: Path, recipe: Recipe, out: Path, output: Output) -> 
     note = "one student" if cohort.num_students == 1 else f"{cohort.num_students} students, routed"
     said = {"kind": "students", "note": note, "equal": None, "num_students": cohort.num_students}
     main = Subject(cohort_sampler(MAIN_ROW, cohort), cohort_content(cohort.manifest), said)
-    table = Table(recipe, open_bench(recipe, cohort), cohort, teacher, {reference: subject, MAIN_ROW: main})
+    table = Table(recipe, open_bench(recipe, cohort, run_of(folder)), cohort, teacher, {reference: subject, MAIN_ROW: main})
     kept = Kept(evaluations_of(folder), output.say)
     metrics = {**_measure(table, kept, output), "seconds": {"evaluation": round(kept.seconds, 1)}}
     write_json(out, metrics)
@@ -144,10 +150,16 @@ def evaluate_cohort(folder: Path, recipe: Recipe, out: Path, output: Output) -> 
 
 
 def evaluations_of(cohort: Path) -> Path | None:
-    """Where measurements of a cohort are kept: in the run that it lies in, as its own or a row's; None outside any."""
+    """Where measurements of a cohort are kept: in the run that it lies in; None outside any."""
+    run = run_of(cohort)
+    return run / EVALUATIONS if run else None
+
+
+def run_of(cohort: Path) -> Path | None:
+    """The run that a cohort lies in, as its own or a row's; None outside any."""
     place = cohort.absolute()
     run = place.parent if place.name == COHORT else place.parent.parent if place.parent.name == ROWS else None
-    return run / EVALUATIONS if run and (run / RECIPE).is_file() else None
+    return run if run and (run / RECIPE).is_file() else None
 
 
 def cohort_recipe(folder: Path, overrides: list[str] | None, seed: int | None, device: str | None) -> Recipe:
@@ -205,7 +217,10 @@ def _measure(table: Table, kept: Kept, output: Output) -> dict[str, Any]:
 
 
 def _quality(bench: Bench, sampler: Sampler, output: Output) -> dict[str, Any]:
-    with output.progress(f"measuring {sampler.name}", bench.settings.num_samples) as advance:
+    if num := bench.num_unseen:
+        with output.progress("looking at the real images", num) as advance:
+            bench.look(advance)
+    with output.progress(f"measuring {sampler.name}", bench.work) as advance:
         return bench.row(sampler, advance)
 
 
@@ -215,7 +230,7 @@ def _latency(bench: Bench, sampler: Sampler, output: Output) -> dict[str, float]
         return measure_latency(
             sampler,
             bench.sample_shape,
-            bench.images.num_conditions,
+            bench.num_conditions,
             settings.latency_batches,
             settings.latency_repeats,
             on_batch=lambda: advance(1),

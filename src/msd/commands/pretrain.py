@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from msd.commands.console import Output
@@ -12,8 +15,10 @@ from msd.data.images import ImageSet, load_images
 from msd.diffusion.solvers import Solver
 from msd.errors import DataError, WeightsError, warn
 from msd.evaluation.bench import Bench
-from msd.evaluation.features import FACTS as FEATURE_FACTS
-from msd.evaluation.features import load_features, save_features, train_features
+from msd.evaluation.classifier import train_classifier
+from msd.evaluation.features import FILES as FEATURE_FILES
+from msd.evaluation.features import load_classifier, save_classifier
+from msd.evaluation.features import read_facts as read_feature_facts
 from msd.evaluation.samplers import teacher_sampler
 from msd.files import replacing_folder, write_json
 from msd.fleet.jobs import Job, TrainTask, result_folder
@@ -79,14 +84,19 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
     recipe = run.recipe
     Engine.on(recipe.device)
     images = load_images(recipe.data)
+    if recipe.evaluation.needs_classifier:
+        pretrain_features(run, output)
+    bench = Bench(images, Partition.whole(images.prior), recipe.evaluation, run_folder=run.folder)  # or fail before training
     facts = train_teacher(run, images, output)
     if "quality" in facts:
         return facts
     teacher = load_denoiser(run.teacher)
-    bench = Bench(images, Partition.whole(images.prior), recipe.evaluation, teacher.spec.noise_shape)
+    bench = replace(bench, noise_shape=teacher.spec.noise_shape)
     solver = Solver("heun", 18, teacher.spec.sigma_min, teacher.spec.sigma_max)
     sampler = teacher_sampler(f"teacher-{solver.name}", teacher, solver)
-    with output.progress("measuring the teacher", recipe.evaluation.num_samples) as advance:
+    with output.progress("looking at the real images", bench.num_unseen) as advance:
+        bench.look(advance)
+    with output.progress("measuring the teacher", bench.work) as advance:
         quality = bench.row(sampler, advance)
     facts |= {"quality": {"sampler": sampler.name, **quality, "floor": bench.floor()}}
     write_json(run.teacher / FACTS, facts)
@@ -94,16 +104,34 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
 
 
 def pretrain_features(run: Run, output: Output) -> dict[str, Any]:
-    """Train the classifier behind the recipe's Frechet distance; returns its facts."""
-    images = load_images(run.recipe.data)
-    folder = run.features
-    if (folder / FEATURE_FACTS).exists():
-        return load_features(images.name, folder)[1]
+    """Train the classifier behind the recipe's Frechet distance on its images, unless it is there; returns its facts.
+
+    One that is damaged, or of other images than the recipe's now, is trained again with a warning.
+    """
+    images, folder = load_images(run.recipe.data), run.features
+    if (facts := _whole_features(folder, images.hash)) is not None:
+        return facts
     check_results(run)
     run.begin()
-    num_epochs = 60
-    with output.progress("training the feature network", num_epochs) as advance:
-        network, recipe = train_features(images, run.recipe.seed, num_epochs, on_epoch=lambda epoch: advance(1))
-    with replacing_folder(folder) as temporary:
-        save_features(network, temporary, recipe)
-    return load_features(images.name, folder)[1]
+    with run.timed("features"):
+        bar = partial(output.progress, "training the feature network")
+        network, recipe = train_classifier(images, run.recipe.seed, progress=bar)
+        with replacing_folder(folder, ours=FEATURE_FILES) as temporary:
+            save_classifier(network, temporary, recipe)
+    return read_feature_facts(folder)
+
+
+def _whole_features(folder: Path, images_sha256: str) -> dict[str, Any] | None:
+    """The facts of the classifier in `folder`, if it is whole and learned from these images."""
+    if not any((folder / name).exists() for name in FEATURE_FILES):
+        return None
+    try:
+        load_classifier(folder)
+        facts = read_feature_facts(folder)
+    except WeightsError as error:
+        warn(f"{clause(error)}; the feature network is trained again.")
+        return None
+    if facts.get("data_sha256") != images_sha256:
+        warn(f"{folder} was trained on other images than the recipe's are now; the feature network is trained again.")
+        return None
+    return facts

@@ -19,7 +19,7 @@ from rich.text import Text
 from msd.commands.streams import one_line
 from msd.conditions.names import are_numbers, quoted, unevenness
 from msd.conditions.partition import Partition
-from msd.evaluation.results import batch_sizes, description, latencies
+from msd.evaluation.results import batch_sizes, description, latencies, other_metrics
 from msd.fleet.jobs import Job, PairsTask, Status
 
 STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
@@ -122,10 +122,11 @@ def _losses(status: Status) -> dict[str, float]:
 def metrics_table(metrics: Mapping[str, Any], title: str, width: int) -> Table:
     """The rows of metrics.json, in its order, the main one in bold; under each name what it is and what it holds equal."""
     rows: Mapping[str, Mapping[str, Any]] = metrics["rows"]
-    sizes = batch_sizes(rows)
+    sizes, others = batch_sizes(rows), other_metrics(rows)
     columns = [
         Column("sampler", "left", folds=True),
         Column("FD"),
+        *(Column(name, rank=1) for name in others),
         Column("KID", rank=5),
         Column("prec.", rank=6),
         Column("recall", rank=7),
@@ -139,6 +140,7 @@ def metrics_table(metrics: Mapping[str, Any], title: str, width: int) -> Table:
         timed, style = latencies(row), "bold" if name == metrics["main"] else ""
         cells = [
             _number(row.get("frechet_distance"), 2),
+            *(_number((row.get("others") or {}).get(name), 2) for name in others),
             _number(row.get("kid"), 4),
             _number(row.get("precision"), 3),
             _number(row.get("recall"), 3),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,44 +17,116 @@ from msd.conditions.partition import Partition
 from msd.data.images import ImageSet
 from msd.diffusion.draw import Draw, derived_seed, image_noise
 from msd.errors import DataError
-from msd.evaluation.features import Features, extract, load_features
+from msd.evaluation.features import Extractor, load_network
 from msd.evaluation.metrics import (
     bootstrap_floor,
+    distances_between,
     frechet_distance,
     kernel_distance,
     label_accuracy,
     memorisation,
     precision_recall,
 )
+from msd.evaluation.reference import MOST_REAL, Reference, kept_reference, load_reference
 from msd.evaluation.samplers import Sampler
-from msd.recipe import EvaluationSection
+from msd.recipe import DATA, EvaluationSection
+
+MOST_SEEN_AGAIN = 10_000
+"""Real images that a second opinion looks at, whose network is slow."""
+SEEN_AGAIN = 5000
+"""Generated images of a row that it looks at, the first ones."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What all rows of a table share: reference images, feature network, partition, evaluation noise and labels."""
+    """What all rows of a table share: reference, feature networks, partition, evaluation noise and labels.
 
-    images: ImageSet
+    Raises WeightsError and DataError, when made, for networks and references that are missing or do not fit the images.
+    """
+
+    images: ImageSet | None
+    """The real images; None where only their features are at hand."""
     partition: Partition
     """The main row's: by it every row is measured part by part."""
     settings: EvaluationSection
     noise_shape: tuple[int, ...] | None = None
     """Of one sample's noise; the images' shape unless the denoisers work in another space than pixels."""
+    run_folder: Path | None = None
+    """Of the run, where its own feature network lies."""
+    _taken: dict[str, Reference] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.images is None and (self.settings.reference == DATA or self.settings.also):
+            raise DataError(
+                "the real images are not at hand; set evaluation.reference to a file of their features, and "
+                "evaluation.also=[]."
+            )
+        for network in (self.network, *self.others):
+            network.check_fits(self.pixel_shape)
+        if self.num_conditions != self.partition.num_conditions:
+            raise DataError(
+                f"the real images have {self.num_conditions} classes, the partition {self.partition.num_conditions}; "
+                "set data, or evaluation.reference, to images of the classes that were trained."
+            )
 
     @cached_property
-    def _network(self):
-        return load_features(self.images.name)
+    def network(self) -> Extractor:
+        return load_network(self.settings.features, self.run_folder)
 
     @cached_property
-    def real(self) -> Features:
-        return extract(self._network[0], self.images.pixels)
+    def others(self) -> tuple[Extractor, ...]:
+        """Networks of second opinions."""
+        return tuple(load_network(name, self.run_folder) for name in dict.fromkeys(self.settings.also))
+
+    @cached_property
+    def shipped(self) -> Reference | None:
+        """The file of features that distances are measured to; None where it is the images themselves."""
+        return None if self.settings.reference == DATA else load_reference(self.settings.reference, self.network)
+
+    @property
+    def pixel_shape(self) -> tuple[int, ...]:
+        shown = self.shipped or self.images
+        assert shown is not None  # checked when it was made
+        return shown.pixel_shape
+
+    @property
+    def num_conditions(self) -> int:
+        shown = self.shipped or self.images
+        assert shown is not None
+        return shown.num_conditions
+
+    @property
+    def real(self) -> Reference:
+        return self.shipped or self._seen(self.network, MOST_REAL)
+
+    def _seen(self, network: Extractor, most: int, on_progress: Callable[[int], None] = lambda done: None) -> Reference:
+        """Features of the real images, taken once."""
+        if network.sha256 not in self._taken:
+            assert self.images is not None
+            self._taken[network.sha256] = kept_reference(self.images, network, most, on_progress)
+        return self._taken[network.sha256]
+
+    def _missing(self) -> list[tuple[Extractor, int]]:
+        wanted = [(network, MOST_SEEN_AGAIN) for network in self.others]
+        wanted += [(self.network, MOST_REAL)] if self.shipped is None else []
+        return [(network, most) for network, most in wanted if network.sha256 not in self._taken]
+
+    @property
+    def num_unseen(self) -> int:
+        """Real images that are to be looked at before a row can be measured, over all networks."""
+        return sum(self._num_real(most) for _, most in self._missing())
+
+    def look(self, on_progress: Callable[[int], None] = lambda done: None) -> None:
+        """Take the features of the real images, as measuring would; `on_progress` is told how many at a time."""
+        for network, most in self._missing():
+            self._seen(network, most, on_progress)
 
     @cached_property
     def inputs(self) -> tuple[Tensor, Tensor]:
         """Noise `[N, *noise_shape]`, each image's of a seed of its own, and labels `[N]` from the global prior: the same for
         every row."""
         seed, num = self.settings.seed, self.settings.num_samples
-        each = 4 * (math.prod(self.noise_shape or ()) + 2 * math.prod(self.images.pixel_shape))
+        each = 4 * (math.prod(self.noise_shape or ()) + 2 * math.prod(self.pixel_shape))
         checks.fits_memory(num, each, "images of a row", "lower evaluation.num_samples", error=DataError)
         labels = Draw(seed, "evaluation").choice(self.partition.weights(None), num)
         return image_noise([derived_seed(seed, "image", index) for index in range(num)], self.sample_shape), labels
@@ -61,9 +134,9 @@ class Bench:
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """Of one sample's noise."""
-        return self.noise_shape or self.images.pixel_shape
+        return self.noise_shape or self.pixel_shape
 
-    FLOOR = ("reference_sha256", "feature_network_sha256", "num_samples")
+    FLOOR: ClassVar = ("reference_sha256", "feature_network_sha256", "num_samples")
     """What of `content` decides the floor."""
 
     @property
@@ -80,60 +153,111 @@ class Bench:
     @property
     def provenance(self) -> dict[str, Any]:
         """Stored beside every number: against what, with what, and on what draw it was measured."""
-        return {
-            "metric": f"FD-{self._network[1]['data']}",
-            "reference": self.images.name,
-            "reference_sha256": self.images.hash,
-            "num_reference": len(self.images.labels),
-            "feature_network_sha256": self._network[1]["sha256"],
+        found: dict[str, Any] = {
+            "metric": self.network.metric,
+            **self._measured_to,
+            "feature_network_sha256": self.network.sha256,
             "evaluation_seed": self.settings.seed,
             "partition_hash": self.partition.hash,
         }
+        if self.others:
+            num = {
+                "num_reference": self._num_real(MOST_SEEN_AGAIN),
+                "num_samples": min(self.settings.num_samples, SEEN_AGAIN),
+            }
+            found["also"] = {one.metric: {"feature_network_sha256": one.sha256, **num} for one in self.others}
+        return found
+
+    @property
+    def _measured_to(self) -> dict[str, Any]:
+        if self.shipped is None:
+            assert self.images is not None
+            num = self._num_real(MOST_REAL)
+            return {"reference": self.images.name, "reference_sha256": self.images.hash, "num_reference": num}
+        said = {"reference": self.shipped.name, "reference_sha256": self.shipped.sha256, "num_reference": len(self.shipped)}
+        return said | ({"images_sha256": self.images.hash} if self.images else {})
+
+    def _num_real(self, most: int) -> int:
+        return min(len(self.images or ()), most)
 
     def floor(self) -> dict[str, float]:
         """Frechet distance of redraws of the real images to themselves, at their own number and at the evaluation's."""
-        sizes = (len(self.images.labels), self.settings.num_samples)
-        return {str(size): round(bootstrap_floor(self.real.values, size), 3) for size in sizes}
+        sizes = (len(self.real), self.settings.num_samples)
+        return {str(size): round(bootstrap_floor(self.real.features, size), 3) for size in sizes}
 
-    def score(self, pixels: Tensor) -> dict[str, Any]:
+    def score(self, pixels: Tensor, on_progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
         """All distances of the evaluation set's images `[N, C, H, W]`, which must answer `inputs`.
 
-        Raises DataError for images of another number, or that are not finite.
+        `on_progress` is told of those that a second opinion has looked at. Raises DataError for images of another number or
+        shape, or that are not finite.
         """
         _, labels = self.inputs
         if len(pixels) != len(labels):
             raise DataError(f"{len(pixels)} images answer {len(labels)} labels; give one a label.")
+        if tuple(pixels.shape[1:]) != tuple(self.pixel_shape):
+            given, real = ("x".join(map(str, shape)) for shape in (pixels.shape[1:], self.pixel_shape))
+            raise DataError(
+                f"the images are {given} and the real ones {real}; set data to those that the model was made for."
+            )
         if bad := checks.num_not_finite(pixels):
             raise DataError(f"{bad} of {len(pixels)} images are not finite; check the weights of the model that made them.")
-        generated = extract(self._network[0], pixels)
+        real, generated = self.real, self.network.extract(pixels.split(self.network.at_a_time))
         precision, recall = precision_recall(
-            self.real.values[self._shuffled], generated.values, self.settings.nearest_neighbours
+            real.features[self._shuffled], generated.values, self.settings.nearest_neighbours
         )
-        real_parts, parts = self.partition.assign(self.images.labels), self.partition.assign(labels)
+        found = {
+            "frechet_distance": round(frechet_distance(real.features, generated.values), 4),
+            "kid": round(kernel_distance(real.features, generated.values), 6),
+            "precision": round(precision, 4),
+            "recall": round(recall, 4),
+            "label_accuracy": self._accuracy(generated.predicted, labels),
+            "per_part": self._per_part(generated.values, labels),
+            "memorisation": memorisation(self.images.pixels, pixels, self._between_real) if self.images else None,
+            "num_samples": len(labels),
+        }
+        return found | ({"others": self._other_distances(pixels, on_progress)} if self.others else {})
+
+    def _accuracy(self, predicted: Tensor | None, labels: Tensor) -> float | None:
+        """None where the network knows other classes than were asked for."""
+        if predicted is None or self.network.num_conditions != self.num_conditions:
+            return None
+        return round(label_accuracy(predicted, labels), 4)
+
+    def _per_part(self, values: Tensor, labels: Tensor) -> list[float | None]:
+        real_parts, parts = self.partition.assign(self.real.labels), self.partition.assign(labels)
         # Too few samples of a part make its covariance meaningless: leave the cell empty rather than print a number.
-        per_part = [
-            round(frechet_distance(self.real.values[real_parts == part], generated.values[parts == part]), 3)
+        return [
+            round(frechet_distance(self.real.features[real_parts == part], values[parts == part]), 3)
             if (parts == part).sum() > 1 and (real_parts == part).sum() > 1
             else None
             for part in range(self.partition.num_parts)
         ]
-        return {
-            "frechet_distance": round(frechet_distance(self.real.values, generated.values), 4),
-            "kid": round(kernel_distance(self.real.values, generated.values), 6),
-            "precision": round(precision, 4),
-            "recall": round(recall, 4),
-            "label_accuracy": round(label_accuracy(generated.predicted, labels), 4),
-            "per_part": per_part,
-            "memorisation": memorisation(self.images.pixels, pixels),
-            "num_samples": len(labels),
-        }
+
+    def _other_distances(self, pixels: Tensor, on_progress: Callable[[int], None]) -> dict[str, float]:
+        """Frechet distances in the second opinions' features, by what they are called."""
+        found, pixels = {}, pixels[:SEEN_AGAIN]
+        for network in self.others:
+            values = network.extract(pixels.split(network.at_a_time), on_progress).values
+            found[network.metric] = round(frechet_distance(self._seen(network, MOST_SEEN_AGAIN).features, values), 4)
+        return found
+
+    @cached_property
+    def _between_real(self) -> Tensor | None:
+        return distances_between(self.images.pixels) if self.images else None
 
     @cached_property
     def _shuffled(self) -> Tensor:
-        return torch.randperm(len(self.images.labels), generator=torch.Generator().manual_seed(0))
+        return torch.randperm(len(self.real), generator=torch.Generator().manual_seed(0))
+
+    @property
+    def work(self) -> int:
+        """Images that measuring a row makes, and looks at again."""
+        return self.settings.num_samples + len(self.others) * min(self.settings.num_samples, SEEN_AGAIN)
 
     def row(self, sampler: Sampler, on_progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
         """Quality of a sampler with its cost per request and provenance, for metrics.json (see `results`).
+
+        `on_progress` is told of `work` images in all.
 
         Timing is measured apart, on a quiet machine; the caller adds what it knows of the row: kind, note, training.
         """
@@ -142,6 +266,6 @@ class Bench:
         return {
             "num_function_evaluations": sampler.num_function_evaluations,
             "num_parameters_per_request": sampler.num_parameters,
-            **self.score(pixels),
+            **self.score(pixels, on_progress),
             "provenance": self.provenance,
         }

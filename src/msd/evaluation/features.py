@@ -1,130 +1,97 @@
-"""The feature network behind FD-digits: a small classifier, shipped with its recipe and quality beside it.
+"""What distances are measured in: feature networks of several kinds behind one face, each known by its hash and its name.
 
-Distances measured with it are called FD-digits, never FID: numbers compare only under the same feature network, which is
-why its hash is stored beside every one of them.
+Numbers compare only under the same feature network, which is why its hash is stored beside every one of them, and its name
+says whose it is: FD-digits, FD-cats, FID-Lite0; never FID.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from msd.data.images import ImageSet
 from msd.errors import WeightsError
+from msd.evaluation import lite0
+from msd.evaluation.classifier import EXTRACTED_AT_A_TIME, FeatureNetwork
 from msd.files import has_sha256, sha256_file, write_json
 from msd.networks.tensors import load_tensors
 from msd.reading import Kind, Notes, Sha256, read_object
+from msd.recipe import CLASSIFIER, LITE0, PACKAGED_PREFIX
 
 PACKAGED = Path(__file__).parent.parent / "weights"
 WEIGHTS = "features.safetensors"
 FACTS = "features.json"
+FILES = (WEIGHTS, FACTS)
+FOLDER = "features"
+"""Of a run, where its own network lies."""
+TRAIN = "msd pretrain RECIPE --network features"
 _KIND = Kind(
     "a feature network's description",
-    "reinstall msd, or remove the folder and make it again with `msd pretrain --network features`",
+    f"reinstall msd, or remove the folder and make it again with `{TRAIN}`",
     WeightsError,
 )
+_Side = Annotated[int, Field(ge=1, le=4096)]
 
 
 class _FeatureNotes(Notes):
     sha256: Sha256
     num_conditions: int = Field(ge=1, le=10**6)
     data: str
-
-
-class FeatureNetwork(nn.Module):
-    """Classifier of small grey images; `features` are the 64 activations before the class scores."""
-
-    num_features = 64
-
-    def __init__(self, num_conditions: int):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 48, 3, padding=1, stride=2),
-            nn.ReLU(),
-            nn.Conv2d(48, 48, 3, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Dropout(0.2),
-            nn.Linear(48 * 16, self.num_features),
-            nn.ReLU(),
-        )
-        self.head = nn.Linear(self.num_features, num_conditions)
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features `[N, 64]` and class scores `[N, num_conditions]` of `pixels` `[N, 1, 8, 8]` in [-1, 1]."""
-        features = self.body(pixels)
-        return features, self.head(features)
+    data_sha256: str | None = None
+    pixel_shape: tuple[Annotated[int, Field(ge=1, le=16)], _Side, _Side] = (1, 8, 8)
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the metrics look at: features `[N, D]` and predicted labels `[N]` of a set of images."""
+    """What the metrics look at: features `[N, D]` of a set of images, and predicted labels `[N]` if the network has any."""
 
     values: Tensor
-    predicted: Tensor
+    predicted: Tensor | None
 
 
-@torch.no_grad()
-def extract(network: FeatureNetwork, pixels: Tensor, batch_size: int = 1000) -> Features:
-    values, predicted = [], []
-    for batch in pixels.split(batch_size):
-        features, scores = network(batch)
-        values.append(features)
-        predicted.append(scores.argmax(1))
-    return Features(torch.cat(values), torch.cat(predicted))
+@dataclass(frozen=True)
+class Extractor:
+    """A feature network: `network(pixels [N, C, H, W]) -> features [N, D], class scores or None`, and what it is."""
+
+    network: nn.Module
+    source: str
+    """As a recipe names it."""
+    sha256: str
+    metric: str
+    """What a Frechet distance of its features is called."""
+    pixel_shape: tuple[int, ...] | None = None
+    """Of the images that it takes; None: of any."""
+    num_conditions: int | None = None
+    """Classes that it tells apart; None: none of the images' own."""
+    at_a_time: int = EXTRACTED_AT_A_TIME
+
+    def check_fits(self, pixel_shape: tuple[int, ...]) -> None:
+        """Raises WeightsError when it cannot look at images of this shape."""
+        if self.pixel_shape not in (None, tuple(pixel_shape)):
+            takes, given = ("x".join(map(str, shape)) for shape in (self.pixel_shape or (), pixel_shape))
+            raise WeightsError(
+                f"{self.source} takes {takes} images, these are {given}; set evaluation.features={CLASSIFIER} (`{TRAIN}`)."
+            )
+
+    @torch.no_grad()
+    def extract(self, batches: Iterable[Tensor], on_progress: Callable[[int], None] = lambda done: None) -> Features:
+        """Features of all images, which come as float32 `[n, C, H, W]` in [-1, 1]; `on_progress` is told of each n."""
+        values, predicted = [], []
+        for batch in batches:
+            features, scores = self.network(batch)
+            values.append(features)
+            if scores is not None:
+                predicted.append(scores.argmax(1))
+            on_progress(len(batch))
+        return Features(torch.cat(values), torch.cat(predicted) if predicted else None)
 
 
-def train_features(
-    images: ImageSet,
-    seed: int,
-    num_epochs: int = 60,
-    learning_rate: float = 2e-3,
-    batch_size: int = 128,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
-) -> tuple[FeatureNetwork, dict[str, Any]]:
-    """Train on four fifths of `images`, return the network and its recipe with the accuracy on the held-out fifth."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(images.labels), generator=generator)
-    held_out, kept = order[: len(order) // 5], order[len(order) // 5 :]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = FeatureNetwork(images.num_conditions)
-        optimiser = torch.optim.Adam(network.parameters(), learning_rate, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, num_epochs)
-        for epoch in range(num_epochs):
-            for batch in kept[torch.randperm(len(kept), generator=generator)].split(batch_size):
-                scores = network(images.batch(batch))[1]
-                loss = nn.functional.cross_entropy(scores, images.labels[batch])
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            schedule.step()
-            on_epoch(epoch + 1)
-    network.eval().requires_grad_(False)
-    predicted = extract(network, images.batch(held_out)).predicted
-    accuracy = float((predicted == images.labels[held_out]).double().mean())
-    recipe = {
-        "data": images.name,
-        "data_sha256": images.hash,
-        "seed": seed,
-        "num_epochs": num_epochs,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "held_out": len(held_out),
-        "held_out_accuracy": round(accuracy, 4),
-    }
-    return network, recipe
-
-
-def save_features(network: FeatureNetwork, folder: Path, recipe: dict[str, Any]) -> None:
+def save_classifier(network: FeatureNetwork, folder: Path, recipe: dict[str, Any]) -> None:
     """Write weights and facts into `folder`; the caller makes it atomic."""
     from safetensors.torch import save_file
 
@@ -133,16 +100,62 @@ def save_features(network: FeatureNetwork, folder: Path, recipe: dict[str, Any])
     write_json(folder / FACTS, {"sha256": sha256_file(folder / WEIGHTS), "num_conditions": num_conditions, **recipe})
 
 
-def load_features(name: str, folder: Path | None = None) -> tuple[FeatureNetwork, dict[str, Any]]:
-    """The packaged feature network for an image set (or one from `folder`) and its facts. Raises WeightsError."""
-    folder = folder or PACKAGED / f"{name}-features"
-    facts = read_object(folder / FACTS, _FeatureNotes, _KIND)
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What stands beside the weights of a classifier. Raises WeightsError."""
+    return read_object(folder / FACTS, _FeatureNotes, _KIND)
+
+
+def load_classifier(folder: Path, source: str | None = None) -> Extractor:
+    """The classifier saved in `folder`, frozen; sentences call it `source`. Raises WeightsError."""
+    facts = read_facts(folder)
     weights = folder / WEIGHTS
     if not has_sha256(weights, facts["sha256"]):
         raise WeightsError(f"{weights} is missing or damaged; {_KIND.remedy}.")
-    network = FeatureNetwork(facts["num_conditions"])
-    try:
-        network.load_state_dict(load_tensors(weights, _KIND.remedy))
-    except RuntimeError as error:
-        raise WeightsError(f"{weights} holds another network than {FACTS} says; {_KIND.remedy}.") from error
-    return network.eval().requires_grad_(False), facts
+    shape: tuple[int, int, int] = tuple(facts.get("pixel_shape") or (1, 8, 8))  # pyright: ignore[reportAssignmentType]
+    tensors, why = load_tensors(weights, _KIND.remedy), f"{weights} holds another network than {FACTS} says"
+    with torch.device("meta"):  # nothing is allocated for what the facts say before the weights agree
+        wanted = FeatureNetwork(facts["num_conditions"], shape).state_dict()
+    if {name: value.shape for name, value in wanted.items()} != {name: value.shape for name, value in tensors.items()}:
+        raise WeightsError(f"{why}; {_KIND.remedy}.")
+    with torch.random.fork_rng(devices=[]):
+        network = FeatureNetwork(facts["num_conditions"], shape)
+    network.load_state_dict(tensors)
+    return Extractor(
+        network.eval().requires_grad_(False),
+        source or str(folder),
+        facts["sha256"],
+        f"FD-{facts['data']}",
+        shape,
+        facts["num_conditions"],
+    )
+
+
+def load_network(features: str, run_folder: Path | None = None) -> Extractor:
+    """The feature network that `evaluation.features` names; `classifier` is the one of the run in `run_folder`.
+
+    Raises WeightsError for one that is missing or damaged, LibraryError where lite0's weights are not installed.
+    """
+    if features == LITE0:
+        return Extractor(lite0.load_lite0(), LITE0, lite0.SHA256, lite0.METRIC, at_a_time=lite0.AT_A_TIME)
+    if features == CLASSIFIER:
+        if run_folder is None:
+            raise WeightsError(
+                f"evaluation.features={CLASSIFIER} is the network of a run, and there is no run here; "
+                "set evaluation.features to its folder (RUN/features)."
+            )
+        if not (run_folder / FOLDER / FACTS).exists():
+            raise WeightsError(f"{run_folder / FOLDER} has no feature network yet; run `{TRAIN} --out {run_folder}` first.")
+        return load_classifier(run_folder / FOLDER, CLASSIFIER)
+    if features.startswith(PACKAGED_PREFIX):
+        return load_classifier(packaged_folder(features, "features"), features)
+    return load_classifier(Path(features))
+
+
+def packaged_folder(source: str, what: str) -> Path:
+    """Where `packaged:NAME` has its `what` ("features", "reference"). Raises WeightsError naming those that there are."""
+    known = sorted(path.name.removesuffix(f"-{what}") for path in PACKAGED.glob(f"*-{what}"))
+    name = source.removeprefix(PACKAGED_PREFIX)
+    if name not in known:
+        there = f"choose {' or '.join(PACKAGED_PREFIX + one for one in known)}" if known else "there are none of them yet"
+        raise WeightsError(f"{source} has no {what} in msd; {there}, or give another evaluation.{what}.")
+    return PACKAGED / f"{name}-{what}"

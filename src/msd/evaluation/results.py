@@ -73,6 +73,8 @@ class _RowNotes(Notes):
     precision: float | None = None
     recall: float | None = None
     label_accuracy: float | None = None
+    others: dict[str, float | None] | None = None
+    """Distances in second opinions' features, by what they are called."""
     per_part: tuple[float | None, ...] | None = None
     num_function_evaluations: int | None = None
     num_samples: int | None = None
@@ -163,6 +165,40 @@ def equality(row: Mapping[str, Any]) -> str:
 def description(row: Mapping[str, Any]) -> str:
     """A row's note and what it holds equal: "one student, equal total updates"."""
     return ", ".join(piece for piece in (row.get("note"), equality(row)) if piece)
+
+
+def other_metrics(rows: Mapping[str, Row]) -> list[str]:
+    """What the distances of second opinions are called, in the order of the rows."""
+    return list(dict.fromkeys(name for row in rows.values() for name in row.get("others") or {}))
+
+
+def agreements(metrics: Mapping[str, Any]) -> list[str]:
+    """A sentence a second opinion: whether it puts the main row and its baselines in the same order as the first does."""
+    rows: Mapping[str, Row] = metrics["rows"]
+    main = named_row(metrics, "main")
+    metric = (main.get("provenance") or {}).get("metric", "FD")
+    sentences = []
+    for other in other_metrics(rows):
+        compared, contrary = [], []
+        for name in baseline_names(metrics):
+            first = _order(main.get("frechet_distance"), rows[name].get("frechet_distance"))
+            second = _order(*((row.get("others") or {}).get(other) for row in (main, rows[name])))
+            if first is None or second is None:
+                continue
+            compared.append(name)
+            if first != second:
+                contrary.append(name)
+        if contrary:
+            sentences.append(
+                f"{metric} and {other} do not agree on who wins between {metrics['main']} and {', '.join(contrary)}."
+            )
+        elif compared:
+            sentences.append(f"{metric} and {other} agree on who wins between {metrics['main']} and {', '.join(compared)}.")
+    return sentences
+
+
+def _order(first: float | None, second: float | None) -> int | None:
+    return None if first is None or second is None else (first > second) - (first < second)
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msd.evaluation.pictures import number
-from msd.evaluation.results import Row, batch_sizes, description, latencies
+from msd.evaluation.results import Row, batch_sizes, description, latencies, other_metrics
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def _columns(rows: Mapping[str, Row], metric: str) -> list[Column]:
     quality, cost, training = "quality", "cost of a request", "training, all students"
     columns = [
         Column(quality, f"{metric}\u00a0↓", "", _field("frechet_distance"), number, min),
+        *(Column(quality, f"{name}\u00a0↓", "", _other(name), number, min) for name in other_metrics(rows)),
         Column(quality, "KID\u00a0↓", "\u00d7 10³", _field("kid", 1000), number, min),
         Column(quality, "precision\u00a0↑", "", _field("precision"), lambda value: number(value, 3), max),
         Column(quality, "recall\u00a0↑", "", _field("recall"), lambda value: number(value, 3), max),
@@ -71,6 +72,10 @@ def _best(column: Column, rows: Mapping[str, Row]) -> float | None:
 
 def _field(name: str, scale: float = 1.0) -> Callable[[Row], float | None]:
     return lambda row: None if row.get(name) is None else row[name] * scale
+
+
+def _other(metric: str) -> Callable[[Row], float | None]:
+    return lambda row: (row.get("others") or {}).get(metric)
 
 
 def _latency(size: str) -> Callable[[Row], float | None]:

@@ -15,6 +15,7 @@ from msd.recipe.values import (
     Count,
     Decay,
     Deviation,
+    FeatureNetworkWord,
     ImageSize,
     LogSigma,
     NonNegative,
@@ -29,7 +30,7 @@ from msd.recipe.values import (
     Width,
     Word,
 )
-from msd.recipe.words import DATA, DIGITS, PACKAGED_PREFIX, TEACHER
+from msd.recipe.words import CLASSIFIER, DATA, DIGITS, PACKAGED_PREFIX, TEACHER
 
 
 class DataSection(Section):
@@ -303,7 +304,8 @@ class EvaluationSection(Section):
     reference: str = DATA
     """What distances are measured to: `data`, the recipe's images; `packaged:NAME` or a file of features made by
     `msd data reference`, where the images are not at hand."""
-
+    also: tuple[FeatureNetworkWord, ...] = ()
+    """Feature networks of second opinions, e.g. [lite0]: each gives every row one more distance to the images."""
     num_samples: Count = 10000
     """Images of each row. Distances fall with it, so compare at equal numbers only. Default: as in docs/results.md."""
     batch_size: Batch = 500
@@ -316,6 +318,11 @@ class EvaluationSection(Section):
     """Batch sizes at which a request is timed. Default: one user, a few, and throughput."""
     latency_repeats: Steps = 20
     """Requests timed at each batch size. Default: not tuned."""
+
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether the run trains a feature network of its own."""
+        return CLASSIFIER in (self.features, *self.also)
 
     @model_validator(mode="after")
     def _has_neighbours(self) -> EvaluationSection:

@@ -46,6 +46,7 @@ LogSigma = Annotated[float, Field(ge=math.log(MIN_SIGMA), le=math.log(MAX_SIGMA)
 Deviation = Annotated[float, Field(gt=0, le=MAX_LOG_DEVIATION), NotBool]
 ImageSize = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE), NotBool]
 Word = Annotated[str, Field(min_length=1, max_length=60)]
+FeatureNetworkWord = Annotated[str, Field(pattern="^(classifier|lite0|packaged:[a-z0-9-]+)$")]
 Share = Annotated[float, Field(ge=0, le=1), NotBool]
 Decay = Annotated[float, Field(ge=0, lt=1), NotBool]
 
