@@ -1,8 +1,9 @@
-"""From an encoded image, or pixels of any size, to `[C, S, S]` uint8: what is damaged says so, and nothing huge is decoded."""
+"""From an encoded image, or pixels of any size, to `[C, S, S]` uint8: what is damaged says so, what is huge stays shut."""
 
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ class Damaged(ValueError):
 
 @dataclass(frozen=True)
 class Decoding:
-    """How images are brought to one form: `size` None leaves it, `channels` None gives 1 where R = G = B everywhere, else 3."""
+    """How images are brought to one form. `size` None leaves it; `channels` None is 1 where R = G = B everywhere, else 3."""
 
     size: int | None = None
     channels: Literal[1, 3] | None = None
@@ -111,16 +112,17 @@ def measure(content: Content) -> tuple[tuple[int, int], str]:
         raise
     except Exception as error:
         raise Damaged(reason(error)) from error
-    return (image.size[::-1] if orientation in (5, 6, 7, 8) else image.size), _kind(image)
+    width, height = image.size
+    return ((height, width) if orientation in (5, 6, 7, 8) else (width, height)), _kind(image)
 
 
 def _opened(content: bytes | Path) -> Image.Image:
     """Known by its header, not decoded yet."""
     if isinstance(content, Path):
         with open_regular(content) as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise Damaged(f"it is larger than {MAX_FILE_BYTES:,} bytes")
+            if os.fstat(stream.fileno()).st_size > MAX_FILE_BYTES:
+                raise Damaged(f"it is larger than {MAX_FILE_BYTES:,} bytes")
+            content = stream.read()
     if not content:
         raise Damaged("it is empty")
     try:

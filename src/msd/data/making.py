@@ -40,6 +40,7 @@ class Reading:
         self._kinds: Counter[str] = Counter()
         self._damaged: list[str] = []
         self._names: tuple[str, ...] = ()
+        self._index: dict[Label, int] = {}
 
     def fill(self, folder: Path, how: Decoding, on_progress: OnProgress) -> Staging:
         """Decode all of it into a new staging file in `folder`. Raises DataError."""
@@ -104,9 +105,8 @@ class Reading:
     def labelled(self) -> tuple[tuple[str, ...], array[int]]:
         """The classes' names, and the label of every image in the order they came. Raises DataError."""
         names, index = ordered(self._counts, self._source.names(), self._data.classes, self._path)
-        self._names = names
+        self._names, self._index = names, index
         numbers = np.array([index[label] for label in self._labels], np.int64)
-        self._index = index
         return names, array("q", numbers[np.frombuffer(self._order, np.int64)].tobytes())
 
     def findings(self, staging: Staging, content: str) -> Findings:
@@ -116,7 +116,8 @@ class Reading:
         sizes = {f"{width}x{height}": num for (width, height), num in self._sizes.most_common(MAX_SIZES)}
         if rest := staging.num - sum(sizes.values()):
             sizes["others"] = rest
+        source, kinds = self._source, dict(self._kinds.most_common())
         return Findings(
-            str(self._source.path), self._source.layout, dict(self._splits), staging.num, classes, sizes,
-            dict(self._kinds.most_common()), staging.shape[0], tuple(self._damaged), content, max(0, self._source.num_ignored),
+            str(source.path), source.layout, dict(self._splits), staging.num, classes, sizes, kinds, staging.shape[0],
+            tuple(self._damaged), content, max(0, source.num_ignored),
         )  # fmt: skip

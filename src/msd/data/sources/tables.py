@@ -127,8 +127,8 @@ def _saved(folder: Path) -> list[Path]:
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """A reader of a Parquet or Arrow file, and the schema."""
     try:
-        import pyarrow as pa
-        from pyarrow import ipc, parquet
+        import pyarrow as pa  # pyright: ignore[reportMissingImports]
+        from pyarrow import ipc, parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise DataError(f"{path} needs pyarrow to be read; {EXTRA}.") from error
     try:

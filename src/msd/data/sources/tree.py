@@ -194,9 +194,7 @@ class Zip(Tree):
             if name in members:
                 raise DataError(f"{self.path} holds {shown(name)!r} twice; pack it again with each file once.")
             if name.lower().endswith(ARCHIVES) and not _is_idx(pieces[-1]):
-                raise DataError(
-                    f"{self.path} holds another archive, {shown(name)!r}, which is not opened; unpack it, and pack the files."
-                )
+                raise DataError(f"{self.path} holds another archive, {shown(name)!r}, which is not opened; unpack it first.")
             if member.flag_bits & 1:
                 raise DataError(f"{self.path} is encrypted ({shown(name)!r}); pack it again without a password.")
             members[name] = member
