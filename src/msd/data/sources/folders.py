@@ -39,7 +39,7 @@ class ClassFolders(Source):
         return cls(tree) if tree.folders() else None
 
     def key(self) -> Key:
-        return self._tree.listed
+        return self._tree.key()
 
     @cached_property
     def _tops(self) -> list[str]:

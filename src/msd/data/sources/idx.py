@@ -52,7 +52,7 @@ class Idx(Source):
         return cls(tree, pairs) if pairs else None
 
     def key(self) -> Key:
-        return self._tree.listed
+        return self._tree.key()
 
     def splits(self) -> tuple[str, ...]:
         return tuple(sorted(filter(None, self._pairs)))

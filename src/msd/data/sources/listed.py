@@ -43,7 +43,7 @@ class Listed(Source):
         return f"{self.path / self._name}"
 
     def key(self) -> Key:
-        return self._tree.listed
+        return self._tree.key()
 
     @cached_property
     def _rows(self) -> list[tuple[str, Label]]:
@@ -95,7 +95,7 @@ class Listed(Source):
         return len(self._rows)
 
     def entries(self, split: str | None) -> Iterator[Entry]:
-        self.num_ignored = self._tree.listed.num_files - 1  # but for the list itself
+        self.num_ignored = self._tree.key().num_files - 1  # but for the list itself
         for name, label in self._rows:
             there = self._tree.has(name)
             self.num_ignored -= there

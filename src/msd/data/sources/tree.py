@@ -66,8 +66,8 @@ class Tree(ABC):
             raise Damaged(f"it is larger than {limit:,} bytes")
         return content
 
-    @cached_property
-    def listed(self) -> Key:
+    def key(self) -> Key:
+        """What tells whether anything changed, looked up anew at every call."""
         return key_of((file.name, file.size, file.stamp) for file in self.files())
 
 
@@ -238,8 +238,7 @@ class Zip(Tree):
     def has(self, name: str) -> bool:
         return self._prefix + name in self._members
 
-    @cached_property
-    def listed(self) -> Key:
+    def key(self) -> Key:
         status = self.path.stat()
         own = ("", status.st_size, stamp(status.st_mtime_ns, status.st_ctime_ns))
         found = key_of([own])
