@@ -9,24 +9,33 @@ from typing import Any
 
 from msd.cohort.manifest import Manifest, assemble
 from msd.commands.console import Output
+from msd.commands.pretrain import train_teacher
 from msd.commands.tables import describe
 from msd.commands.targets import check_results
 from msd.conditions.partition import Partition
+from msd.data.images import load_images
 from msd.errors import RecipeError, RunError
 from msd.files import write_json
+from msd.fleet.foresight import foreseen_plan
 from msd.fleet.jobs import Job, is_done, read_result, read_status, result_folder, student_folder
 from msd.fleet.local import num_fitting, run_jobs
 from msd.fleet.plan import Inputs, Plan, Row, StoredPlan, plan, read_inputs
 from msd.networks.facts import WEIGHTS
+from msd.recipe import PRETRAIN
 from msd.run import Run, differences
 from msd.training.engine import Engine
 
 
-def prepare(run: Run) -> tuple[Plan, Inputs]:
-    """The run's plan. Nothing is written before all that the recipe asks for is known to be possible."""
+def prepare(run: Run, output: Output) -> tuple[Plan, Inputs]:
+    """The run's plan, once its teacher is there: one of its own is trained now. Nothing else is written before all that the
+    recipe asks for is known to be possible."""
     Engine.on(run.recipe.device)
-    inputs = read_inputs(run.recipe)
-    planned = plan(run.recipe, inputs)
+    if run.recipe.teacher.source == PRETRAIN:
+        images = load_images(run.recipe.data)
+        foreseen_plan(run.recipe, images)  # what cannot be done is said now, not when the teacher is there
+        train_teacher(run, images, output)
+    inputs = read_inputs(run.resolved)
+    planned = plan(run.resolved, inputs)
     check_results(run)
     return planned, inputs
 
@@ -98,7 +107,7 @@ def make_pairs(run: Run, output: Output) -> dict[str, Any]:
 
     Raises RecipeError when they need none.
     """
-    planned, inputs = prepare(run)
+    planned, inputs = prepare(run, output)
     key = planned.by_key[planned.main.jobs[0]].needs.get("pairs")
     if key is None:
         raise RecipeError(f"recipe {run.recipe.name} uses no pairs; set dm.regression.weight above 0.")
@@ -119,7 +128,7 @@ def distill(run: Run, output: Output, students: Sequence[int] | None = None) -> 
 
     Raises RunError for a student that the partition does not have.
     """
-    planned, inputs = prepare(run)
+    planned, inputs = prepare(run, output)
     row = planned.main
     for part in students or []:
         if not 0 <= part < row.partition.num_parts:

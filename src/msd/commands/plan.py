@@ -6,9 +6,11 @@ from typing import Any
 
 from msd.commands.console import Output
 from msd.commands.tables import Column, fitted
+from msd.data.images import load_images
+from msd.fleet.foresight import foreseen_plan
 from msd.fleet.jobs import Job, PairsTask
-from msd.fleet.plan import cost, plan, read_inputs
-from msd.recipe import Recipe
+from msd.fleet.plan import Plan, cost, plan, read_inputs
+from msd.recipe import PRETRAIN, Recipe
 
 ROW_COLUMNS = (
     Column("row", "left", folds=True),
@@ -26,14 +28,22 @@ JOB_COLUMNS = (
 
 
 def show_plan(recipe: Recipe, output: Output) -> dict[str, Any]:
-    """Print and return the plan. Raises what `plan` raises."""
-    planned = plan(recipe, read_inputs(recipe))
-    rows, jobs = [], []
+    """Print and return the plan. Raises what `plan` raises.
+
+    Before a run's own teacher is trained, the keys and hashes of what follows are not known (null).
+    """
+    first: tuple[Job, ...] = ()
+    if recipe.teacher.source == PRETRAIN:
+        teacher, planned = foreseen_plan(recipe, load_images(recipe.data))
+        first = (teacher,)
+    else:
+        planned = plan(recipe, read_inputs(recipe))
+    rows, jobs = [], [(job.name, _work(job), "", "all", f"{cost(job):,}") for job in first]
     for row in planned.rows:
         names = [planned.by_key[key].name for key in row.jobs]
         rows.append((row.name, row.note, row.equal or "", ", ".join(names)))
     for job in planned.jobs:
-        needs = ", ".join(planned.by_key[key].name for key in job.needs.values())
+        needs = ", ".join([*(planned.by_key[key].name for key in job.needs.values()), *(job.name for job in first)])
         shared = planned.shared_by(job.key)
         jobs.append((job.name, _work(job), needs, ", ".join(shared), f"{cost(job):,}"))
     output.show(fitted("rows", ROW_COLUMNS, rows, output.width))
@@ -46,17 +56,24 @@ def show_plan(recipe: Recipe, output: Output) -> dict[str, Any]:
         ],
         "jobs": [
             {
-                "key": job.key,
+                "key": job.key if not first or job in first else None,
                 "name": job.name,
                 "kind": job.task.kind,
-                "hash": job.task.hash,
-                "after": sorted(job.needs.values()),
-                "rows": list(planned.shared_by(job.key)),
+                "hash": job.task.hash if not first or job in first else None,
+                "after": _after(job, planned, first),
+                "rows": list(planned.shared_by(job.key)) if job not in first else [row.name for row in planned.rows],
                 "images": cost(job),
             }
-            for job in planned.jobs
+            for job in (*first, *planned.jobs)
         ],
     }
+
+
+def _after(job: Job, planned: Plan, first: tuple[Job, ...]) -> list[str]:
+    """The keys of the jobs that it waits for, the name of one whose key is not known yet."""
+    if not first:
+        return sorted(job.needs.values())
+    return [] if job in first else [first[0].key, *sorted(planned.by_key[key].name for key in job.needs.values())]
 
 
 def _work(job: Job) -> str:

@@ -88,9 +88,14 @@ class Plan:
 def read_inputs(recipe: Recipe) -> Inputs:
     """Look at the teacher and the starts that the recipe and its rows name. Raises WeightsError."""
     checks.instance(recipe, Recipe, "recipe", "read one with load_recipe(name)", error=RecipeError)
+    return Inputs(read_teacher(recipe.teacher.source), read_starts(recipe))
+
+
+def read_starts(recipe: Recipe) -> dict[str, Start]:
+    """What students of the recipe and its rows start from, where that is not the teacher. Raises WeightsError."""
     recipes = [recipe, *(recipe.variant(recipe.row(name).overrides) for name in recipe.rows)]
     paths = {one.student.start for one in recipes if one.student.start != TEACHER}
-    return Inputs(read_teacher(recipe.teacher.source), {path: read_start(Path(path)) for path in sorted(paths)})
+    return {path: read_start(Path(path)) for path in sorted(paths)}
 
 
 def plan(recipe: Recipe, inputs: Inputs) -> Plan:

@@ -8,7 +8,7 @@ from typing import Any
 
 from msd.errors import RecipeError
 from msd.reading import fitted
-from msd.recipe.sections import PATHS
+from msd.recipe.words import PATHS
 
 
 def set_value(content: dict[str, Any], key: str, value: Any) -> None:
