@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
+from msd import checks
 from msd.commands.console import Output
 from msd.commands.streams import one_line
 from msd.commands.tables import Column, fitted
 from msd.errors import DataError, RecipeError
-from msd.recipe import DataSection, revised
+from msd.recipe import PACKAGED_PREFIX, DataSection, revised
 from msd.recipe.messages import nearest
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ SHOWN = 10
 SHOWN_CLASSES = 40
 IMBALANCE = 3
 """How much more often the most frequent class may occur before a sentence says so."""
+LOOKED_AT = 50
+"""Images whose edges say what padding shall look like."""
 FEW = 20
 """Images of a class below which a sentence says that they are few."""
 
@@ -51,21 +54,17 @@ class Look:
 
 def section(source: str | Path, overrides: Sequence[str] | None = None, *, size: int | None = None) -> DataSection:
     """The `data` of a recipe for `source`, with `data.KEY=VALUE` applied. Raises RecipeError, DataError when nothing is there."""
-    text = str(source)
+    text = str(checks.path(source, "SOURCE", error=DataError))
     for override in overrides or ():
         key = override.partition("=")[0]
         first, _, name = key.partition(".")
         if first != "data" or name not in DataSection.model_fields:
             known = [f"data.{one}" for one in DataSection.model_fields]
             raise RecipeError(f"--set {key[:80]!r} says nothing about the images{nearest(key[:80], known)}")
-    if not text.startswith("packaged:") and not os.path.lexists(text):
+    if not text.startswith(PACKAGED_PREFIX) and not os.path.lexists(text):
         raise DataError(f"there is no {one_line(text)}; give the path of a folder, a zip or an .npz file of images.")
-    try:
-        given = DataSection(source=text).model_dump(mode="json")
-    except ValidationError as error:
-        raise RecipeError(f"{one_line(text)[:200]} is no path; give a folder, a zip or an .npz file of images.") from error
-    recipe = revised({"name": "check", "data": {"source": given["source"]}}, list(overrides or ()))
-    return recipe.data if size is None else recipe.data.model_copy(update={"size": size})
+    data = revised({"name": "check", "data": {"source": text}}, list(overrides or ())).data
+    return data if size is None else data.model_copy(update={"size": size})
 
 
 def chosen_size(data: DataSection, peek: Peek) -> DataSection:
@@ -100,12 +99,36 @@ def look(data: DataSection, output: Output) -> Look:
     from msd.data.sources import peek
 
     first = peek(data)
-    data = chosen_size(data, first)
+    was, data = data, chosen_size(data, first)
+    if data.fit == "pad" and was.fit != "pad" and "background" not in was.model_fields_set:
+        data = data.model_copy(update={"background": border_of(data)})
     advance = _Bar(output, "reading images", first.num_images)
     try:
         return Look(data, findings(data, advance))
     finally:
         advance.close()
+
+
+def border_of(data: DataSection) -> str:
+    """The colour around the first images, by the median of their outermost pixels: what padding shall look like."""
+    import numpy as np
+
+    from msd.data.decode import Damaged, Decoding, decode
+    from msd.data.sources import scan
+
+    found = []
+    for entry in itertools.islice(scan(data.source).entries(data.split), LOOKED_AT):
+        if isinstance(entry.content, Damaged):
+            continue
+        with suppress(Damaged):
+            pixels = decode(entry.content, Decoding(None, 3)).pixels
+            edges = (pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1])
+            found.append(np.median(np.concatenate(edges, 1), 1))
+    if not found:
+        return DataSection().background
+    red, green, blue = (int(value) for value in np.median(found, 0))
+    colour = f"#{red:02x}{green:02x}{blue:02x}"
+    return {"#000000": "black", "#ffffff": "white"}.get(colour, colour)
 
 
 class _Bar:
@@ -180,9 +203,9 @@ def cache_of(data: DataSection) -> str | None:
     """The folder of the decoded images, None for packaged ones, which have none."""
     if data.is_packaged:
         return None
-    from msd.data.cache import cache_folder
+    from msd.data.cache import cache_of as place
 
-    return str(cache_folder(data))
+    return str(place(data))
 
 
 def remarks(facts: Findings) -> list[str]:

@@ -69,7 +69,7 @@ def _number(value: float) -> str:
 
 
 def _part(part: Part, indent: str) -> list[str]:
-    pieces = comment(part.about, indent) if part.about else []
+    pieces = [text for line in part.about.splitlines() for text in comment(line, indent)]
     if part.name:
         pieces.append(f"{indent}{part.name}:")
     inner = indent + "  " if part.name else indent
