@@ -49,7 +49,9 @@ app = typer.Typer(
     help="Multi-Student Distillation: one diffusion teacher, a cohort of one-step students behind a router.\n\n"
     "Start with [bold]msd demo[/] (minutes on a laptop), then use the same verbs with your own recipe.",
 )
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at images, and prepare what is measured by.")
+data_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Look at images, and prepare what is measured by."
+)
 
 
 def _fill(group: typer.Typer, verbs: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from msd.recipe import NetworkSection
 WIDTHS = (8, 16, 24, 32, 48, 64)
 """Channels of the finest level, of the networks that are tried."""
 FOLDS_FROM, FOLDS_MORE_FROM = 16, 64
-"""Sizes from which 2x2 and 4x4 pixels are folded: 2x2 halves the time at 28x28 and 32x32 (docs/results.md), 4x4 is not tuned."""
+"""Sizes from which 2x2 and 4x4 pixels are folded: 2x2 halves the time at 28x28 and 32x32 (measured), 4x4 is not tuned."""
 MULTIPLIERS = (1.0, 1.5, 2.0, 2.0)
 DM_BATCH = REGRESSION_BATCH = 32
 """As in the digits recipe: smaller batches of pairs favour specialists."""
@@ -45,7 +45,9 @@ LATENCY = (((1, 16, 256), 20), ((1, 16, 64), 10), ((1, 16), 5), ((1,), 3))
 LATENCY_SHARE = 0.05
 SECONDS_A_CELL = 1.5
 """As long as one batch size is timed, unless a few requests take longer (`evaluation/latency.py`)."""
-STARTS, PAGE = 5, 10.0
+SECONDS_A_PIXEL = 1e-6
+"""That an update of the feature network takes for each pixel of each image (0.8e-6 to 1.8e-6, the more busy the machine)."""
+STARTS, PAGE = 4, 5.0
 """Interpreters that a demo starts one after the other (itself, the launcher, memory probes), and seconds for its page."""
 
 
@@ -114,7 +116,9 @@ class Choice:
 
 def parse_budget(text: str) -> float:
     """Seconds of "90s", "30m", "2h" or "1h30m". Raises RecipeError."""
-    match = re.fullmatch(r"(?:(\d{1,4}(?:\.\d+)?)h)?(?:(\d{1,6}(?:\.\d+)?)m)?(?:(\d{1,8}(?:\.\d+)?)s)?", text.strip().lower())
+    match = re.fullmatch(
+        r"(?:(\d{1,4}(?:\.\d+)?)h)?(?:(\d{1,6}(?:\.\d+)?)m)?(?:(\d{1,8}(?:\.\d+)?)s)?", text.strip().lower()
+    )
     numbers = [float(value) if value else 0.0 for value in match.groups()] if match else []
     seconds = sum(value * unit for value, unit in zip(numbers, (3600, 60, 1), strict=True)) if numbers else 0.0
     if seconds <= 0:
@@ -123,10 +127,12 @@ def parse_budget(text: str) -> float:
 
 
 def duration(seconds: float) -> str:
-    """As `parse_budget` reads it, to the second, or above three minutes to the minute."""
-    if seconds < 180:
-        return f"{max(1, round(seconds))}s"
+    """As `parse_budget` reads it: to the second below three minutes, else to the minute."""
+    if seconds < 180 and round(seconds) % 60:
+        return f"{round(seconds)}s"
     hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours and not minutes:
+        return "1s"
     return f"{minutes}m" if not hours else f"{hours}h" + (f"{minutes}m" if minutes else "")
 
 
@@ -196,10 +202,12 @@ def plan_budget(seconds: float, measured: Costs, facts: Facts) -> Choice:
     if not choices:
         smallest = min(_lengths(0, cost, measured, facts, rows=False).total for cost in possible)
         # A little more than the sum, since the next measurement will not give the very same seconds.
-        wanted = duration(60 * math.ceil(1.15 * smallest / 60))
+        step = 10 if smallest < 150 else 60
+        smaller = ", or a smaller --size" if facts.size > 8 else ""
+        wanted = duration(step * math.ceil(1.15 * smallest / step))
         raise RecipeError(
-            f"--budget {duration(seconds)} is too short for images of {facts.size}x{facts.size} on this machine: the smallest "
-            f"network with the fewest updates takes about {duration(smallest)}; give --budget {wanted}, or a smaller --size."
+            f"--budget {duration(seconds)} is too short for images of {facts.size}x{facts.size} on this machine: the "
+            f"smallest network with the fewest updates takes about {duration(smallest)}; give --budget {wanted}{smaller}."
         )
     # All are short of updates: the one that comes nearest to enough, the smaller where two are alike.
     return max(choices, key=lambda choice: min(1.0, choice.num_updates / enough_updates(choice.cost, facts)))
@@ -214,7 +222,7 @@ def _filled(seconds: float, cost: NetworkCost, measured: Costs, facts: Facts) ->
 
 
 def _fitted(seconds: float, cost: NetworkCost, measured: Costs, facts: Facts, *, rows: bool) -> Choice | None:
-    """By halving: what is to be divided among the stages so that all of it, limits and fixed parts included, is `seconds`."""
+    """By halving: what is to be divided among the stages so that all of it, limits and fixed parts too, is `seconds`."""
     low, high = 0.0, 4 * seconds + 1
     best = _lengths(low, cost, measured, facts, rows=rows)
     if best.total > seconds:
@@ -249,7 +257,7 @@ def _lengths(divided: float, cost: NetworkCost, measured: Costs, facts: Facts, *
     num_samples = length("evaluation", sample, 100)
     seconds = {
         "start": measured.start * STARTS + PAGE,
-        "features": features_seconds(cost, facts),
+        "features": features_seconds(facts),
         "teacher": num_updates * cost.teacher_update,
         "pairs": num_pairs * pair,
         "students": dm_updates * student,
@@ -323,10 +331,11 @@ def _latency(most: float, cost: NetworkCost, num_rows: int) -> tuple[tuple[tuple
     return LATENCY[-1], seconds
 
 
-def features_seconds(cost: NetworkCost, facts: Facts) -> float:
-    """A rough time for the feature network: its training, and the features of all real images."""
-    image = 1.5e-6 * facts.size**2 * facts.channels**0.25
-    return 3 + image * (min(60 * facts.num_images, 400_000) + facts.num_images / 3)
+def features_seconds(facts: Facts) -> float:
+    """A rough time for the feature network: its training (300 to 2,500 updates of 128), and the features of all images."""
+    image = SECONDS_A_PIXEL * facts.size**2
+    trained = min(320_000, max(38_400, 48 * facts.num_images))
+    return 2 + image * (trained + facts.num_images / 3)
 
 
 def _scoring(facts: Facts, num_samples: int, num_rows: int) -> float:
@@ -334,4 +343,3 @@ def _scoring(facts: Facts, num_samples: int, num_rows: int) -> float:
     pixels = facts.size**2 * facts.channels
     compared = min(facts.num_images, 10_000) * (num_samples + min(facts.num_images, 10_000))
     return num_rows * (0.6 + 3e-10 * compared * min(pixels, 1000))
-

@@ -53,7 +53,7 @@ class Look:
 
 
 def section(source: str | Path, overrides: Sequence[str] | None = None, *, size: int | None = None) -> DataSection:
-    """The `data` of a recipe for `source`, with `data.KEY=VALUE` applied. Raises RecipeError, DataError when nothing is there."""
+    """The `data` of a recipe for `source`, with `data.KEY=VALUE` applied. Raises RecipeError or DataError."""
     text = str(checks.path(source, "SOURCE", error=DataError))
     for override in overrides or ():
         key = override.partition("=")[0]
@@ -193,6 +193,7 @@ def report(found: Look) -> dict[str, Any]:
         "kinds": dict(facts.kinds),
         "channels": facts.channels,
         "damaged": list(facts.damaged),
+        "ignored": facts.ignored,
         "read_as": {"size": data.size, "channels": facts.channels, "fit": data.fit, "background": data.background},
         "hash": facts.hash,
         "cache": cache_of(data),
@@ -221,9 +222,13 @@ def remarks(facts: Findings) -> list[str]:
     few = [name for name, count in facts.classes.items() if count < FEW]
     if few:
         named = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
-        said.append(f"{len(few)} of {len(facts.classes)} classes have fewer than {FEW} images ({named}): expect copies of them.")
+        said.append(
+            f"{len(few)} of {len(facts.classes)} classes have fewer than {FEW} images ({named}): expect copies of them."
+        )
     if len(facts.classes) == 1:
         said.append("there is one class only, and students are divided by class.")
+    if ignored := facts.ignored:
+        said.append(f"{ignored:,} files are no images, or not named by the source's list, and are not looked at.")
     if facts.damaged:
         said.append(f"{len(facts.damaged)} files could not be read and are left out.")
     return said
@@ -236,8 +241,7 @@ def show(found: Look, output: Output) -> None:
         (str(number), one_line(name), f"{count:,}", f"{count / max(1, facts.num_images):.1%}")
         for number, (name, count) in enumerate(list(facts.classes.items())[:SHOWN_CLASSES])
     ]
-    title = f"{one_line(facts.source)}: {facts.num_images:,} images of {len(facts.classes)} classes ({facts.layout})"
-    table = fitted(title, CLASS_COLUMNS, rows, output.width)
+    table = fitted("classes", CLASS_COLUMNS, rows, output.width)
     left = len(facts.classes) - len(rows)
     if left > 0:
         table.caption = f"and {left:,} more classes (--json names all)"
@@ -254,7 +258,7 @@ def show(found: Look, output: Output) -> None:
 
 def lines(facts: Findings, data: DataSection) -> list[str]:
     """Splits, sizes, kinds and what becomes of them, a line each."""
-    said = []
+    said = [f"{facts.source}: {facts.num_images:,} images of {len(facts.classes)} classes ({facts.layout})"]
     if facts.splits:
         said.append(f"parts of the source: {counted(facts.splits)}" + (f"; of them {data.split}" if data.split else ""))
     said.append(f"sizes (width x height): {counted(facts.sizes)}")

@@ -20,9 +20,12 @@ from msd.commands.written import Plan, recipe_of
 from msd.errors import DataError, RunError
 from msd.files import probe, write_text
 from msd.fleet.local import num_fitting
+from msd.reading import Broken
 from msd.reading_yaml import parse_yaml
 from msd.recipe import DataSection, validate
 
+MOST_PROCESSES = 6
+"""Four students and two single ones: more are never trained at a time."""
 STAGE_COLUMNS = (Column("stage", "left"), Column("what", "left", folds=True), Column("expected"))
 
 
@@ -50,7 +53,7 @@ def init(request: Request, output: Output) -> dict[str, Any]:
     name = run_name(request.source, request.out)
     out = request.out or Path(f"{name}.yaml")
     check_free(out)
-    with probing(num_fitting(0, 1, "cpu")) as prober:  # it starts while images are read
+    with probing(min(MOST_PROCESSES, num_fitting(0, 1, "cpu"))) as prober:  # it starts while images are read
         found = look(data, output)
         facts = facts_of(found)
         output.say("timing updates of a few networks on this machine")
@@ -58,7 +61,7 @@ def init(request: Request, output: Output) -> dict[str, Any]:
     choice = plan_budget(seconds, costs, facts)
     plan = Plan(name, located(found.data, out), seconds, found, facts, costs, choice)
     text = recipe_of(plan)
-    validate(parse_yaml(text))  # what is written can be read: anything else is our mistake, and must not be left behind
+    check_readable(text, request.source)
     check_free(out)
     write_text(out, text)
     show(found, output)
@@ -66,13 +69,24 @@ def init(request: Request, output: Output) -> dict[str, Any]:
     return value_of(plan, out)
 
 
+def check_readable(text: str, source: str) -> None:
+    """Raises DataError when the recipe could not be read again, as with names that are not valid Unicode."""
+    try:
+        text.encode()
+        validate(parse_yaml(text))
+    except (UnicodeError, Broken) as error:
+        raise DataError(
+            f"{one_line(source)} has a name that a recipe cannot hold ({one_line(error)}); rename it."
+        ) from error
+
+
 def facts_of(found: Look) -> Facts:
     """What a budget depends on. Raises DataError where there is nothing to divide among students."""
     findings = found.findings
     if len(findings.classes) < 2:
         raise DataError(
-            f"{one_line(findings.source)} has one class, and students are divided by class; put the images into a folder for "
-            "each of two classes or more."
+            f"{one_line(findings.source)} has one class, and students are divided by class; put the images into a folder "
+            "for each of two classes or more."
         )
     return Facts(tuple(findings.classes.values()), side_of(found), findings.channels)
 
@@ -160,7 +174,10 @@ def value_of(plan: Plan, out: Path) -> dict[str, Any]:
         "name": plan.name,
         "found": report(plan.found),
         "budget_seconds": plan.seconds,
-        "expected_seconds": {**{name: round(taken, 1) for name, taken in choice.seconds.items()}, "all": round(choice.total, 1)},
+        "expected_seconds": {
+            **{name: round(taken, 1) for name, taken in choice.seconds.items()},
+            "all": round(choice.total, 1),
+        },
         "choice": {
             "size": plan.facts.size,
             "network": cost.network.model_dump(mode="json"),

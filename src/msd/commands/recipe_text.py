@@ -1,4 +1,4 @@
-"""A recipe as a file that explains itself: every value is written by the YAML library, every comment stripped of line breaks.
+"""A recipe as a file that explains itself: every value is written by the YAML library, every comment without line breaks.
 
 So no name of a class or a path, whatever letters it has, can end a comment, add a key or break the file.
 """
@@ -29,7 +29,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Part:
-    """A section of a recipe: its name ("" for the recipe's own keys), what is said above it, its lines and inner sections."""
+    """A section of a recipe: its name ("" for the recipe's own keys), its lines and inner sections, and a remark."""
 
     name: str
     lines: Sequence[Line | Part]

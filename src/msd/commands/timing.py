@@ -19,12 +19,14 @@ from msd.errors import RunError
 from msd.recipe import NetworkSection
 
 Ask = Callable[[Question], dict[str, float]]
-"""Times one network; what comes back are the fields of a NetworkCost, and `busy`."""
+"""Times one network: gives the fields of a NetworkCost, `spent` (seconds of work) and `busy` (by the clock / of work)."""
 
 SHARE_TO_MEASURE, LEAST_TO_MEASURE, MOST_TO_MEASURE = 0.002, 4.0, 60.0
 """Of the budget, and in seconds: how long networks are timed, the larger ones only while there is time."""
 GROWTH = 2.0
 """How much longer the next network may take to time than the last."""
+PATIENCE = 8.0
+"""Where other programs are busy, measuring may take so many times as long by the clock."""
 
 
 def measure(
@@ -36,16 +38,16 @@ def measure(
     limit = min(MOST_TO_MEASURE, max(LEAST_TO_MEASURE, SHARE_TO_MEASURE * seconds))
     found: list[NetworkCost] = []
     busy: list[float] = []
-    begin = last = clock()
+    begin, used = clock(), 0.0
     for network in networks:
         answer = ask(_question(network, facts))
         busy.append(answer.pop("busy", 1.0))
+        spent = answer.pop("spent", 0.0)
         cost = NetworkCost(network=network, **answer)  # pyright: ignore[reportArgumentType]
         found.append(cost)
-        now = clock()
-        took, last = now - last, now
+        took, used = max(spent, (clock() - begin) / PATIENCE - used), max(used + spent, (clock() - begin) / PATIENCE)
         too_long = cost.teacher_update * enough_updates(cost, facts) > SHARES["teacher"] * seconds
-        if too_long or is_too_large(cost.num_parameters, facts) or now - begin + GROWTH * took > limit:
+        if too_long or is_too_large(cost.num_parameters, facts) or used + GROWTH * took > limit:
             break
     return Costs(tuple(found), num_processes, start, max(1.0, sum(busy) / len(busy)))
 
@@ -83,7 +85,8 @@ class Probe:
 
     def ask(self, question: Question) -> dict[str, float]:
         """Raises RunError when the process has ended."""
-        assert self.start >= 0 and self._process.stdin is not None
+        _ = self.start  # until then it does not listen
+        assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(asdict(question)) + "\n")
             self._process.stdin.flush()
@@ -102,7 +105,7 @@ class Probe:
         self._process.kill()
         code = self._process.wait()
         return RunError(
-            f"updates could not be timed (the process that does it ended with code {code}, as it does when memory runs out); "
+            f"updates could not be timed (the process that does it ended with code {code}, as when memory runs out); "
             "try a smaller --size, or end other programs."
         )
 
@@ -122,5 +125,3 @@ def probing(num_processes: int) -> Iterator[Probe]:
         yield probe
     finally:
         probe.close()
-
-

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from msd.stages.materials import Materials
 
 FORKS = sys.platform == "linux"
-WARM, TIMED = 1, 2
-"""Updates before the clock counts (they fill caches and reserve memory), and those of which the shortest counts."""
+WARM, FEWEST, MOST = 1, 2, 8
+"""Updates before the clock counts (they fill caches and reserve memory), and those of which the shortest counts: at least
+FEWEST, and up to MOST until ENOUGH seconds are spent."""
+ENOUGH = 0.25
 EVALUATED = 64
 """Images of a timed evaluation."""
 NUM_IMAGES = 256
@@ -48,17 +50,17 @@ class Timer:
     spent: list[float]
     passed: list[float]
 
-    def shortest(self, act: Callable[[], Any], warm: int = WARM, timed: int = TIMED) -> float:
-        durations = []
-        for index in range(warm + timed):
+    def shortest(self, act: Callable[[], Any]) -> float:
+        durations: list[float] = []
+        for _ in range(WARM + MOST):
             work, clock = time.process_time(), time.perf_counter()
             act()
-            work, clock = time.process_time() - work, time.perf_counter() - clock
-            self.spent.append(work)
-            self.passed.append(clock)
-            if index >= warm:
-                durations.append(work)
-        return min(durations)
+            durations.append(time.process_time() - work)
+            self.spent.append(durations[-1])
+            self.passed.append(time.perf_counter() - clock)
+            if len(durations) >= WARM + FEWEST and sum(durations[WARM:]) >= ENOUGH:
+                break
+        return min(durations[WARM:])
 
 
 def main() -> None:
@@ -77,6 +79,7 @@ def main() -> None:
             other.ask(line)
         found = [time_student(question, materials, timer), *(other.answer() for other in others)]
         answer |= {key: sum(one[key] for one in found) / len(found) for key in ("regression_update", "full_update")}
+        answer["spent"] = sum(timer.spent)
         answer["busy"] = sum(timer.passed) / max(sum(timer.spent), 1e-9)
         _say(answers, answer)
 
@@ -153,7 +156,7 @@ def _pretraining(question: Question) -> tuple[Iterator[Any], Denoiser]:
     pixels = torch.randint(256, (num, question.channels, question.size, question.size), dtype=torch.uint8)
     images = ImageSet("noise", pixels, torch.arange(num) % question.num_classes, question.num_classes, "none")
     engine = Engine.on("cpu")
-    settings = PretrainSection(num_updates=WARM + TIMED + 1, batch_size=question.teacher_batch)
+    settings = PretrainSection(num_updates=WARM + MOST + 1, batch_size=question.teacher_batch)
     network = NetworkSection.model_validate(question.network)
     stage = Pretraining(settings, Materials(engine, 0, images=images, network=network))
     return steps(stage, engine, 0), stage.roles[TEACHER].module
@@ -196,17 +199,22 @@ def _student_spec(start: Denoiser) -> Any:
 
 def time_student(question: Question, materials: Materials, timer: Timer) -> dict[str, float]:
     """Seconds of an update by regression alone, and of a full one."""
+    return {
+        "regression_update": timer.shortest(_distilling(question, materials, head_start=1.0)),
+        "full_update": timer.shortest(_distilling(question, materials, head_start=0.0)),
+    }
+
+
+def _distilling(question: Question, materials: Materials, *, head_start: float) -> Callable[[], Any]:
+    """Takes the next update of a fresh student."""
     from msd.recipe import DMSection, RegressionSection
     from msd.stages.dm import DistributionMatching
     from msd.training.loop import steps
 
-    count, batch = WARM + TIMED, question.student_batch
-    regression = RegressionSection(batch_size=batch, head_start=0.5)
-    settings = DMSection(num_updates=2 * count + 2, batch_size=batch, regression=regression)
+    regression = RegressionSection(batch_size=question.student_batch, head_start=head_start)
+    settings = DMSection(num_updates=WARM + MOST + 1, batch_size=question.student_batch, regression=regression)
     updates = steps(DistributionMatching(settings, materials), materials.engine, 0)
-    alone = timer.shortest(lambda: next(updates), timed=TIMED + 1)
-    full = timer.shortest(lambda: next(updates))
-    return {"regression_update": alone, "full_update": full}
+    return lambda: next(updates)
 
 
 def _say(stream: TextIO, value: dict[str, float]) -> None:

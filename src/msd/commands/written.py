@@ -25,6 +25,8 @@ LARGE = 500_000
 """Parameters from which learning rates are lower."""
 NAMED = 30
 """Classes and damaged files that the file's header names."""
+USED = 0.8
+"""Of a budget: where less is needed, the file says why."""
 SIGMA_INIT = 2.5
 NOISY_FROM = 32
 """Sizes above which sampling starts at more noise."""
@@ -88,6 +90,11 @@ def _header(plan: Plan) -> Iterator[str]:
         )
     expected = ", ".join(f"{name} {duration(taken)}" for name, taken in choice.seconds.items())
     yield f"Expected, of a budget of {duration(plan.seconds)}: {expected}; all {duration(choice.total)}."
+    if choice.total < USED * plan.seconds:
+        yield (
+            "That is less than the budget: more updates or samples of a network of this size were never tried, and a larger "
+            "one would learn so few images by heart, or was not timed."
+        )
     if plan.costs.busy >= 1.3:
         yield f"Other programs were busy meanwhile; while they are, it takes about {plan.costs.busy:.1f} times as long."
     yield 'Where a comment says "not tuned", nobody looked for a better value for images like these.'
@@ -125,7 +132,9 @@ def _data(plan: Plan) -> Part:
         Line("fit", data.fit, "crop cuts longer sides off, pad adds borders, stretch changes the shape"),
         Line("background", data.background, "behind transparent pixels and around padded images"),
         Line("skip_damaged", data.skip_damaged, "true: go on without files that cannot be read"),
-        Line("prior", data.prior, "all classes alike" if uniform else "each class as often as it occurs; uniform: all alike"),
+        Line(
+            "prior", data.prior, "all classes alike" if uniform else "each class as often as it occurs; uniform: all alike"
+        ),
         Line("licence", data.licence, "of the images; it is written beside whatever is made from them"),
     ]
     return Part("data", lines)
@@ -225,10 +234,12 @@ def _rows(plan: Plan) -> Part:
     single = Line("single", {"partition.num_parts": 1, "note": "one student"})
     total = Line("single-equal-total", {"partition.num_parts": 1, "equal": "total-updates", "note": "one student"})
     if plan.choice.has_equal_total:
-        return Part("rows", [single, total], "Compared with: one student with as many updates as each, and with those of all.")
+        return Part(
+            "rows", [single, total], "Compared with: one student with as many updates as each, and with those of all."
+        )
     about = (
-        "Compared with one student of as many updates as each. The row of one student with the updates of all is left out: it "
-        "takes as long as the whole cohort, which this budget does not pay. To have it, add:\n"
+        "Compared with one student of as many updates as each. The row of one student with the updates of all is left out: "
+        "it takes as long as the whole cohort, which this budget does not pay. To have it, add:\n"
     )
     wanted = "  single-equal-total: {partition.num_parts: 1, equal: total-updates, note: one student}"
     return Part("rows", [single], f"{about} {wanted}")
