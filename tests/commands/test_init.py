@@ -201,6 +201,8 @@ def test_the_size_is_the_images_own_where_a_network_takes_it(sizes: dict[str, in
 def test_a_size_that_is_asked_for_stays() -> None:
     asked = DataSection(source="/x", size=16)
     assert chosen_size(asked, look({"28x28": 9})) == asked
+    assert chosen_size(DataSection(source="/x", size=32), look({"28x28": 9})).fit == "pad"
+    assert chosen_size(DataSection(source="/x", size=64), look({"28x28": 9})).fit == "crop"
     stretched = chosen_size(DataSection(source="/x", fit="stretch"), look({"28x28": 9}))
     assert (stretched.size, stretched.fit) == (32, "stretch")
 

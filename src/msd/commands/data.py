@@ -73,13 +73,13 @@ def chosen_size(data: DataSection, peek: Peek) -> DataSection:
     Square images of one size of at most 64 keep it, put on the next multiple of 8 where a network needs that; all others are
     cropped and shrunk, or enlarged, to 32x32.
     """
-    if data.size is not None or data.is_packaged:
+    if data.is_packaged:
         return data
-    own = _one_square(peek.sizes)
-    if own is None or own > LARGEST_OWN_SIZE:
-        return data.model_copy(update={"size": DEFAULT_SIZE})
-    size = max(8, 8 * -(-own // 8))
-    fit = "pad" if size != own and "fit" not in data.model_fields_set else data.fit
+    own, size = _one_square(peek.sizes), data.size
+    if size is None:
+        size = DEFAULT_SIZE if own is None or own > LARGEST_OWN_SIZE else max(8, 8 * -(-own // 8))
+    is_little_larger = own is not None and own < size < max(9, own + 8)
+    fit = "pad" if is_little_larger and "fit" not in data.model_fields_set else data.fit
     return data.model_copy(update={"size": size, "fit": fit})
 
 

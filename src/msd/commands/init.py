@@ -59,7 +59,7 @@ def init(request: Request, output: Output) -> dict[str, Any]:
         output.say("timing updates of a few networks on this machine")
         costs = measure(seconds, facts, prober.num_processes, prober.ask, prober.start)
     choice = plan_budget(seconds, costs, facts)
-    plan = Plan(name, located(found.data, out), seconds, found, facts, costs, choice)
+    plan = Plan(name, run_name(request.source, None), located(found.data, out), seconds, found, facts, costs, choice)
     text = recipe_of(plan)
     check_readable(text, request.source)
     check_free(out)

@@ -34,9 +34,10 @@ NOISY_FROM = 32
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a recipe is written from: its name, the source as it stands in the file, the budget, and what was found."""
+    """All that a recipe is written from: its name and the images', the source as it stands in the file, the budget, and what was found."""
 
     name: str
+    data_name: str
     source: str
     seconds: float
     found: Look
@@ -125,7 +126,7 @@ def _data(plan: Plan) -> Part:
     lines = [
         Line("source", plan.source, "a relative path starts at this file's folder"),
         Line("split", data.split, "the part of the source that is used (null: all)"),
-        Line("name", data.name or plan.name, "what metrics call the images"),
+        Line("name", data.name or plan.data_name, "what metrics call the images"),
         *([Line("classes", list(data.classes), "names in the order of the numbers")] if data.classes else []),
         Line("size", data.size, f"came as {counted(facts.sizes, 3)}; another --size needs another plan"),
         Line("channels", data.channels, f"1 grey, 3 colour; null: by what is found, here {facts.channels}"),
