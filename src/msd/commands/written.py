@@ -34,7 +34,7 @@ NOISY_FROM = 32
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a recipe is written from: its name and the images', the source as it stands in the file, the budget, and what was found."""
+    """All that a recipe is written from: names, the source as the file has it, the budget, what was found and chosen."""
 
     name: str
     data_name: str
