@@ -152,7 +152,7 @@ def _is_yaml(value: str) -> bool:
         return False
 
 
-@given(st.one_of(st.integers(), st.booleans(), st.none(), st.floats(1e-9, 1e9), st.lists(st.integers(0, 99))))
+@given(st.one_of(st.integers(-(2**62), 2**62), st.booleans(), st.none(), st.floats(1e-9, 1e9), st.lists(st.integers(0, 99))))
 def test_values_keep_their_type(value: Any) -> None:
     read = parse_yaml(recipe_text([], [Part("", [Line("key", value, "why")])]))["key"]
     if isinstance(value, float):
