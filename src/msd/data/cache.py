@@ -86,6 +86,11 @@ def findings(data: DataSection, on_progress: OnProgress | None = None) -> Findin
     return _kept(data, on_progress)[1].findings
 
 
+def cache_of(data: DataSection) -> Path:
+    """The folder that the decoded images of `data.source` lie in; made first if need be. Raises as `open_images`."""
+    return _kept(data, None)[0]
+
+
 def slug(path: Path) -> str:
     """A source's name as metrics and folders call it: small letters, digits and hyphens."""
     name = re.sub(r"\.(zip|npz|tar|tar\.gz|tgz|parquet)$", "", path.absolute().resolve().name, flags=re.IGNORECASE)
