@@ -29,13 +29,17 @@ def reference(
     *,
     request: RecipeRequest,
     out: Annotated[Path, typer.Option("--out", metavar="PATH", parser=a_path, help="The file of features to write.")],
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", parser=a_path, help="Whose feature network it is (for classifier).")
+    ] = None,
     output: Output,
 ) -> None:
     """Write the features of a recipe's images, so that students can be measured where the images are not.
 
-    Example: msd data reference pictures.yaml --out pictures-features.safetensors
+    Example: msd data reference pictures.yaml --run runs/pictures --out pictures-features.safetensors
     """
-    from msd.commands.reference import make_reference  # pyright: ignore[reportMissingImports]
+    from msd.commands.reference import make_reference
 
-    value = make_reference(request.load(), out, output)
+    recipe = request.load()
+    value = make_reference(recipe.data, recipe.evaluation.features, out, output, run_folder=run)
     output.result(value, f"saved as {out}")
