@@ -209,10 +209,10 @@ def test_a_file_with_another_byte_is_read_or_damaged_and_nothing_else(form: str,
     content[int(place * len(content))] = value
     with quiet():
         try:
-            assert decode(bytes(content), Decoding(6, 3)).pixels.shape == (3, 6, 6)
+            found = decode(bytes(content), Decoding(6, 3)).pixels.shape
         except Damaged as error:
-            assert str(error)
-            assert "\n" not in str(error)
+            found = str(error)
+    assert found == (3, 6, 6) or (isinstance(found, str) and found.isprintable() and found)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"%PDF-1.7", b"II*\0" + bytes(100)])

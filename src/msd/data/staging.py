@@ -8,20 +8,20 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msd.data.decode import Damaged, Decoded, Decoding, as_colour, decode
+from msd.data.decode import Damaged, Decoded, Decoding, as_colour, decode, measure
 from msd.data.images import hash_header
 from msd.data.sources.source import Entry
 from msd.errors import DataError
 
 PIXELS, LABELS, STAGED = "pixels.bin", "labels.bin", "staged.bin"
-AT_A_TIME, BYTES_AT_A_TIME = 64, 2**23
-"""Images, and bytes of encoded ones, that one thread takes at a time."""
-ROWS_AT_A_TIME = 1024
+AT_A_TIME, BYTES_AT_A_TIME = 64, 2**21
+"""Images, and bytes of encoded or decoded ones, that a thread takes at a time (one image, if it is larger)."""
 MAX_THREADS = 16
 
 Result = tuple[Entry, Decoded | Damaged]
@@ -39,7 +39,7 @@ def decoded(entries: Iterable[Entry], how: Decoding) -> Iterator[Result]:
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     pending: deque[Future[list[Result]]] = deque()
     try:
-        for chunk in _chunks(entries):
+        for chunk in _chunks(entries, how):
             pending.append(pool.submit(_decode_all, chunk, how))
             if len(pending) > 2 * threads:
                 yield from pending.popleft().result()
@@ -49,17 +49,27 @@ def decoded(entries: Iterable[Entry], how: Decoding) -> Iterator[Result]:
         pool.shutdown(cancel_futures=True)
 
 
-def _chunks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+def _chunks(entries: Iterable[Entry], how: Decoding) -> Iterator[list[Entry]]:
     chunk: list[Entry] = []
-    num_bytes = 0
+    num_bytes, at_a_time = 0, 0
     for entry in entries:
+        at_a_time = at_a_time or _at_a_time(entry, how)
         chunk.append(entry)
         num_bytes += entry.num_bytes
-        if len(chunk) >= AT_A_TIME or num_bytes >= BYTES_AT_A_TIME:
+        if len(chunk) >= at_a_time or num_bytes >= BYTES_AT_A_TIME:
             yield chunk
             chunk, num_bytes = [], 0
     if chunk:
         yield chunk
+
+
+def _at_a_time(entry: Entry, how: Decoding) -> int:
+    """How many images as large as they will be; the first tells where the recipe doesn't, as all must be alike then."""
+    width = height = how.size or 1
+    if how.size is None and not isinstance(entry.content, Damaged):
+        with suppress(Damaged):
+            (width, height), _ = measure(entry.content)
+    return max(1, min(AT_A_TIME, BYTES_AT_A_TIME // (3 * width * height)))
 
 
 def _decode_all(entries: list[Entry], how: Decoding) -> list[Result]:
@@ -128,8 +138,8 @@ class Staging:
         order = _canonical(numbers, self._digests)
         digest = hashlib.sha256(hash_header(self.shape))
         with open(self._folder / PIXELS, "wb") as stream:
-            for start in range(0, self.num, ROWS_AT_A_TIME):
-                content = b"".join(self._row(int(index)) for index in order[start : start + ROWS_AT_A_TIME])
+            for index in order:
+                content = self._row(int(index))
                 digest.update(content)
                 stream.write(content)
         content = numbers[order].astype("<i8").tobytes()

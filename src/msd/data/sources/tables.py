@@ -50,6 +50,8 @@ class _Splits(Notes):
 class Tables(Source):
     """Rows with an image (bytes, or `{bytes, path}`) and a label (a number, whose names the file may say, or a name)."""
 
+    is_listed = False
+
     def __init__(self, path: Path, files: dict[Path, str], layout: str):
         super().__init__(path)
         self._files = files
