@@ -32,10 +32,9 @@ class Shards(Source):
 
     @classmethod
     def found(cls, path: Path) -> Shards | None:
-        if path.is_dir():
-            shards = shards_in(path, TARS)
-        else:
-            shards = [path] if path.name.lower().endswith(TARS) else []
+        if not path.is_dir():
+            return cls(path, [path]) if path.name.lower().endswith(TARS) else None
+        shards = shards_in(path, TARS)
         return cls(path, shards) if shards else None
 
     def key(self) -> Key:
