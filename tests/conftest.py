@@ -35,3 +35,8 @@ def halves() -> Partition:
 def cohort(tmp_path: Path, halves: Partition) -> Manifest:
     students = [save_student(tmp_path / f"student-{part}", halves, part) for part in range(2)]
     return assemble(tmp_path / "cohort", "test", halves, students, recipe={})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: where two workers share the rest, none waits for it at the end."""
+    items.sort(key=lambda item: "test_readme" not in item.nodeid)

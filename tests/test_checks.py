@@ -49,7 +49,7 @@ from msd.fleet.starts import read_start
 from msd.networks.build import unet_config
 from msd.networks.facts import read_facts
 from msd.networks.folder import load_denoiser, spec_from_json, spec_to_json
-from msd.recipe import DMSection, Recipe, SolverSection, load_recipe, revised, section_of, validate
+from msd.recipe import DataSection, DMSection, Recipe, SolverSection, load_recipe, revised, section_of, validate
 from msd.run import Run
 from msd.teachers.analytic import GaussianMixtureTeacher
 from msd.teachers.folder import load_teacher
@@ -195,8 +195,8 @@ WITHOUT_FILES: list[tuple[Callable[[], Any], type[MsdError], str]] = [
     (lambda: make_partition("random", 3, UNIFORM), PartitionError, "request 3"),
     (lambda: LabelConditions(0), ConditionError, "number of classes 0"),
     # data
-    (lambda: load_images("cifar"), DataError, "no image set 'cifar'; choose one of digits"),
-    (lambda: load_images([]), DataError, "no image set"),
+    (lambda: load_images(DataSection(source="packaged:cifar")), DataError, "no image set 'packaged:cifar'; choose one of"),
+    (lambda: load_images([]), DataError, "not DataSection"),
     (lambda: images(PIXELS * NAN), DataError, "2 of 2 images of mine hold numbers that are not finite"),
     (lambda: images(PIXELS + 2), DataError, r"beyond \[-1, 1\]"),
     (lambda: images(PIXELS.double()), DataError, "give float32"),
@@ -274,14 +274,16 @@ REQUESTS: list[tuple[dict[str, Any], type[MsdError], str]] = [
     ({"labels": torch.tensor([True])}, PartitionError, "labels are of type bool"),
     ({"labels": ONE_HOT}, PartitionError, r"labels have shape \(2, 10\) \(one-hot.*argmax"),
     ({"labels": ONE_HOT.long().tolist()}, PartitionError, "one-hot"),
-    ({"labels": ["3"]}, PartitionError, "label '3' is of type str"),
+    ({"labels": ["x"]}, ConditionError, "there is no class 'x'; give a number from 0 to 9"),
+    ({"labels": ["10"]}, PartitionError, "class 10 is outside the partition"),
     ({"labels": "3"}, PartitionError, "labels '3' is of type str"),
     ({"labels": None}, PartitionError, "labels None is of type NoneType; give a list"),
     ({"labels": 3}, PartitionError, "labels 3 is of type int; give a list"),
     ({"labels": torch.tensor(3)}, PartitionError, "not one number an image"),
     ({"labels": [10**30]}, PartitionError, "class 1000000000000000000000000000000 is outside the partition"),
     ({"labels": [-1]}, PartitionError, "class -1 is outside the partition; classes are 0 to 9"),
-    ({"labels": np.array(["a"])}, PartitionError, "are not numbers"),
+    ({"labels": np.array(["a"])}, ConditionError, "there is no class 'a'"),
+    ({"labels": np.array([["3"]])}, PartitionError, "are not numbers"),
     ({"labels": [3], "seed": 0.5}, ConditionError, "seed 0.5 is of type float"),
     ({"labels": [3], "seed": True}, ConditionError, "seed True is of type bool"),
     ({"labels": [3], "seed": "0"}, ConditionError, "seed '0' is of type str"),

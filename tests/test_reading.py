@@ -96,7 +96,7 @@ MERGED = ["a: &a {x: 1}", *(line.replace("[", "{<<: [").replace("]", "]}") for l
         (f"a: {'9' * 5_000}", "a date or a number that there is not"),
         (f"a: 0x{'f' * 50}", "more than 64 bits"),
         ("1: a", "the key 1 is not text"),
-        ("[a]: b", "unhashable key"),
+        ("[a]: b", "a key is a list or a mapping"),
         ("a: 1\n---\nb: 2", "found another document"),
         ("a: 1\nb: {c: 1, c: 2}", "'c' is there twice on line 2"),
     ],

@@ -80,7 +80,6 @@ LOAD_OPTIONS = (
     "max_bytes=True",
 )
 PARTITIONS = (
-    "msd.Partition()",
     "msd.Partition(parts=None, prior=None)",
     "msd.Partition(parts=3, prior=(1.0,))",
     "msd.Partition(parts=((0,),), prior=('x',))",

@@ -117,7 +117,7 @@ def _numbers() -> Iterator[Case]:
             lambda scene, value=value: ["plan", *subject(scene, "plan"), f"--seed={value}"],
             _seed(value),
         )
-    for value in ("0", "-3", "x", "", "1000000000000", "99999999999999999999", "2.0"):
+    for value in ("0", "-3", "x", "", "1000000000000", "99999999999999999999", "2.5"):
         yield untouched(
             f"sample/num-{value!r}", lambda scene, value=value: ["sample", *subject(scene, "sample"), f"--num={value}"]
         )

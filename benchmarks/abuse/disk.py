@@ -19,7 +19,7 @@ from benchmarks.abuse.world import TINY, World
 FULL = Expect((1, 2))
 SIZES = {"4k": 4096, "16k": 16384, "64k": 65536, "256k": 262144, "1m": 2**20, "2m": 2**21}
 ROOM = 64 * 2**20
-NO_SPACE = ("No space left", "disk", "space", "too large", "File too large")
+NO_SPACE = ("No space left", "disk", "space", "more than a file may have")
 
 Words = Callable[[Scene, Path], list[object]]
 
@@ -31,7 +31,7 @@ WRITERS: dict[str, Words] = {
 FROM_A_RUN: dict[str, Words] = {
     "sample": lambda scene, out: ["sample", scene.world.run / "cohort", "--num", "64", "--out", out / "made.npz"],
     "eval": lambda scene, out: ["eval", scene.world.run / "cohort", "--out", out / "made.json"],
-    "report": lambda scene, out: ["report", scene.world.run, "--out", out / "page"],
+    "report": lambda scene, out: ["report", scene.finished(), "--out", out / "page"],
 }
 
 
@@ -121,6 +121,7 @@ def _full(verb: str, words: Words) -> Case:
 
     def play(scene: Scene) -> list[Fault]:
         disk = _mounted(scene, 4096)
+        (disk / "filler").write_bytes(bytes(4096))
         try:
             before = snapshot(disk)
             done = scene.run(*words(scene, disk), seconds=TRAINING_SECONDS)

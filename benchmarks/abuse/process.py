@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -72,7 +73,17 @@ class Running:
     def signal(self, number: int) -> None:
         """To the command's whole foreground group, as a terminal would."""
         if not self.is_over():
-            os.killpg(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ended just now
+                os.killpg(self.pid, number)
+
+    def listens(self) -> bool:
+        """Whether it minds SIGHUP by now: before its first line Python itself would answer, in its own words."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return False
+        caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+        return bool(int(caught, 16) >> (signal.SIGHUP - 1) & 1)
 
     def kill_alone(self) -> None:
         """SIGKILL to the command, not to what it started."""

@@ -95,6 +95,7 @@ def _case(verb: str, name: str, share: float, *, is_cold: bool) -> Case:
 
     def play(scene: Scene) -> list[Fault]:
         running = scene.start(*work.words(scene), is_cold=is_cold)
+        running.wait(SECONDS, stop=running.listens)
         running.wait(moment)
         return _disturb(scene, running, name, work)
 

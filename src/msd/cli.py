@@ -19,6 +19,7 @@ from msd.commands.streams import abandon, make_usable, one_line, writing
 from msd.errors import Interrupted, MsdError, UsageError
 
 VERBS = {
+    "init": "msd.commands.verbs.init:init",
     "demo": "msd.commands.verbs.demo:demo",
     "recipes": "msd.commands.verbs.recipes:recipes",
     "plan": "msd.commands.verbs.plan:plan",
@@ -33,6 +34,12 @@ VERBS = {
 }
 """Name and function of each verb, in the order of `msd --help`. A new verb is a file and a line here."""
 
+DATA_VERBS = {
+    "check": "msd.commands.verbs.data:check",
+    "reference": "msd.commands.verbs.data:reference",
+}
+"""The verbs of `msd data`."""
+
 app = typer.Typer(
     name="msd",
     no_args_is_help=True,
@@ -42,9 +49,20 @@ app = typer.Typer(
     help="Multi-Student Distillation: one diffusion teacher, a cohort of one-step students behind a router.\n\n"
     "Start with [bold]msd demo[/] (minutes on a laptop), then use the same verbs with your own recipe.",
 )
-for _name, _target in VERBS.items():
-    _module, _function = _target.split(":")
-    app.command(_name)(with_options(getattr(importlib.import_module(_module), _function)))
+data_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Look at images, and prepare what is measured by."
+)
+
+
+def _fill(group: typer.Typer, verbs: dict[str, str]) -> None:
+    for name, target in verbs.items():
+        module, function = target.split(":")
+        group.command(name)(with_options(getattr(importlib.import_module(module), function)))
+
+
+_fill(app, VERBS)
+_fill(data_app, DATA_VERBS)
+app.add_typer(data_app, name="data")
 
 
 def _version(shown: bool) -> None:
@@ -67,9 +85,16 @@ CLICK_ERROR: type[Any] = next(base for base in typer.BadParameter.__mro__ if bas
 class _Stopped(BaseException):
     """Asked to stop. Not KeyboardInterrupt, which typer turns into a silent exit code 130."""
 
+    asked = False
+    """Whether it was raised: a library may have swallowed it, and failed of it in its own words."""
+
 
 def _stop(number: int, frame: object) -> None:
+    _Stopped.asked = True
     raise _Stopped
+
+
+STOPPED = Interrupted("stopped; what was finished is on disk, and the same command again goes on from there.")
 
 
 def main() -> None:
@@ -84,11 +109,13 @@ def main() -> None:
         with writing(sys.stdout):
             sys.stdout.flush()
     except _Stopped:
-        _fail(Interrupted("stopped; what was finished is on disk, and the same command again goes on from there."))
+        _fail(STOPPED)
     except BrokenPipeError:  # whoever read it, as `head` does, has seen enough
         abandon(sys.stdout)
         sys.exit(1)
     except Exception as error:
+        if _Stopped.asked:
+            _fail(STOPPED)
         if isinstance(error, CLICK_ERROR):
             _refuse(error)
         _fail(translated(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import glob
@@ -69,7 +70,7 @@ def _size(path: Path) -> int:
 
 
 def _free_bytes(path: Path) -> int:
-    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    existing = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     return shutil.disk_usage(existing).free
 
 
@@ -256,9 +257,11 @@ def probe(folder: Path) -> None:
         if not place.is_dir():  # a file, or a link to nowhere; else it says so itself
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
         trace.write_bytes(b"x")
-        trace.unlink()
     except OSError as error:
-        raise write_error(folder, error) from error
+        raise write_error(folder, error, 1) from error
+    finally:
+        with contextlib.suppress(OSError):
+            trace.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from msd.errors import RunError
 from msd.files import ensure_writable, remove_leftovers, write_json
 from msd.owner import owned
 from msd.reading import Kind, Stored, read_kept, read_model
-from msd.recipe import Recipe, restored
+from msd.recipe import PRETRAIN, Recipe, restored
 
 RECIPE, COHORT, ROWS, EVALUATIONS = "recipe.json", "cohort", "rows", "evaluations"
 SCHEMA = 3
@@ -76,6 +76,14 @@ class Run:
         ensure_writable(self.folder)
         remove_leftovers(self.folder)
         write_json(self.folder / RECIPE, {"schema": SCHEMA, "recipe": self.recipe.model_dump(mode="json")})
+
+    @property
+    def resolved(self) -> Recipe:
+        """The recipe with the run's own teacher where it says that the run trains one."""
+        teacher = self.recipe.teacher
+        if teacher.source == PRETRAIN:
+            teacher = teacher.model_copy(update={"source": str(self.teacher.absolute())})
+        return self.recipe.model_copy(update={"teacher": teacher})
 
     @property
     def partition(self) -> Path:

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from msd.commands.tables import job_table, metrics_table, partition_table
+from msd.commands.tables import class_list, job_table, metrics_table, partition_table
+from msd.conditions.partition import Partition
 from msd.fleet.jobs import Status
 
 
@@ -76,6 +77,45 @@ def test_the_table_of_rows_is_readable_at_any_width(width: int) -> None:
     assert all(heading in " ".join(text.split()) for heading in gone)
     assert headings(metrics_table(METRICS, "title", 40))[:2] == ["sampler", "FD"]
     assert "[b]teach" in text
+
+
+ANIMALS = ("cat", "dog", "[bold]emu[/x]", "\u732b\u732b\u732b", "a,\nb\x1b[31m", "x" * 90)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "room", "text"),
+    [
+        ((0, 1), 24, "cat, dog"),
+        ((0, 1, 2, 3), 24, "cat, dog, +2"),
+        ((0, 1, 2), 24, "cat, dog, [bold]emu[/x]"),
+        ((3, 0, 1, 2), 15, "\u732b\u732b\u732b, cat, +2"),  # these letters are two wide
+        ((4,), 24, '"a, b [31m"'),
+        ((5, 0), 24, f"{'x' * 15}..., +1"),
+    ],
+)
+def test_classes_are_named_as_far_as_there_is_room(conditions: tuple[int, ...], room: int, text: str) -> None:
+    shown = class_list(conditions, ANIMALS, room)
+    assert str(shown) == text
+    assert shown.cell_len <= room
+
+
+def test_classes_without_names_are_runs_of_numbers() -> None:
+    for classes in ((), tuple("01234567")):
+        assert str(class_list([0, 1, 2, 7], classes, 24)) == "0-2, 7"
+
+
+@pytest.mark.parametrize("width", [40, 80, 140])
+def test_the_partition_names_its_classes_and_says_how_uneven_they_are(width: int) -> None:
+    prior = (0.01, 0.2, 0.2, 0.2, 0.2, 0.19)
+    partition = Partition(((0, 1, 2), (3, 4), (5,)), prior)
+    text = printed(partition_table(partition.report(None, ANIMALS), width), width)
+    assert "cat" in text
+    assert "\x1b" not in text
+    assert "classes differ in how often they occur: from cat (1.0%) to dog (20%)" in " ".join(text.split())
+    assert ("[bold]emu[/x]" in text) is (width > 40)
+    even = printed(partition_table(Partition.whole((0.25,) * 4).report(None), width), width)
+    assert "0-3" in even
+    assert "differ" not in even
 
 
 def test_the_partition_fits_as_well() -> None:

@@ -200,8 +200,10 @@ def test_file_rest_takes_the_unlisted(tmp_path, text, parts):
         ("parts: [[0], [1]]\nrest: true", r"\(rest should be a valid integer, not True\)"),
         ("parts: [[0], [1]]\nrests: 1", r"split\.yaml is not .* \(it has an unknown field 'rests'\); write `parts: "),
         ("parts: [[0, 1], 2]", r"split\.yaml is not .* \(parts\.1 should be a valid array, not 2\)"),
-        ("parts: [[0, one]]", r"\(parts\.0\.1 should be a valid integer, not 'one'\)"),
-        ("parts: [[0, 1.0]]", r"\(parts\.0\.1 should be a valid integer, not 1\.0\)"),
+        ("parts: [[0, one]]", r"there is no class 'one' \(part 0 in .*split\.yaml\); give a number from 0 to 5\."),
+        ("parts: [[0, 1.0]]", r"\(parts\.0\.1 should be a class's number or name .* quotes\), not 1\.0\)"),
+        ("parts: [[0, no]]", r"\(parts\.0\.1 should be a class's number or name .*for yes or no .*, not False\)"),
+        ("parts: [[0, null]]", r"\(parts\.0\.1 should be a class's number or name .*, not None\)"),
         ("parts: {a: [0]}", r"\(parts should be a valid array, not a dict\)"),
         ("- [0, 1]", r"split\.yaml is not a division into parts \(it should be an object, not a list\)"),
         ("", r"\(it should be an object, not None\)"),
@@ -212,6 +214,52 @@ def test_faulty_files_are_refused(tmp_path, text, message):
     """Each fault of the user's file is named with the place and what to write."""
     with pytest.raises(PartitionError, match=message):
         split_by_file(tmp_path, text)
+
+
+ANIMALS = ("cat", "dog", "no", "Z\u00fcrich", "1", "a, b")
+
+
+def split_by_names(folder, text):
+    path = folder / "split.yaml"
+    path.write_text(text, encoding="utf-8")
+    return make_partition("file", SplitRequest(6, 99, file=path, classes=ANIMALS), even_prior(6))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("parts: [[cat, dog], ['no', Zu\u0308rich], ['1', 'a, b']]", ((0, 1), (2, 3), (4, 5))),
+        ("parts: [[cat, 1], [2, '3', '1', 5]]", ((0, 1), (2, 3, 4, 5))),  # '1' is a name, 1 and '3' are numbers
+        ("parts: [[dog], []]\nrest: 1", ((1,), (0, 2, 3, 4, 5))),
+    ],
+)
+def test_a_file_may_name_classes(tmp_path, text, parts):
+    """By name, by number or mixed; a text is a name before it is a number; the division is the same as by numbers."""
+    found = split_by_names(tmp_path, text)
+    assert found.parts == parts
+    assert found.hash == split_by_file(tmp_path, f"parts: {[list(part) for part in parts]}").hash
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("parts: [[cta], [0]]", r"there is no class 'cta' \(part 0 in .*split\.yaml\); did you mean cat\?"),
+        ("parts: [[cat, dog], [CAT]]", r"there is no class 'CAT' .*; did you mean cat\?"),
+        ("parts: [[cat, dog], [0, 2, 3, 4, 5]]", "class 'cat' is in part 0 and in part 1; remove it"),
+        ("parts: [[cat, dog], [2, 3, 4]]", "class 'a, b' is in no part; list it or set rest: 1"),
+        ("parts: [[cat, dog, 9], [2, 3, 4, 5]]", "class 9 in part 0 does not exist"),
+        ("parts: [[cat, cat], [dog, 2, 3, 4, 5]]", "class 0 is in part 0 and in part 0"),
+    ],
+)
+def test_faulty_names_in_a_file_are_refused(tmp_path, text, message):
+    with pytest.raises(PartitionError, match=message):
+        split_by_names(tmp_path, text)
+
+
+def test_a_request_has_a_name_a_class():
+    with pytest.raises(PartitionError, match="there are 2 names for 3 classes; give one a class"):
+        SplitRequest(3, 1, classes=("a", "b"))
+    assert SplitRequest(3, 1).classes == ("0", "1", "2")
 
 
 def test_missing_file_and_missing_path(tmp_path):

@@ -268,6 +268,58 @@ def test_strings_of_the_user_are_escaped(tmp_path):
     assert "&lt;b&gt;$x$" in page
 
 
+NAMED = ("cat", "<script>alert('x')</script>", "\u0642\u0637\u0629", "\u732b" * 40 + "\n\x00")
+
+
+@pytest.fixture(scope="module")
+def named_page(tmp_path_factory):
+    inputs = replace(synthetic_inputs(), curves=[])
+    lasting = replace(PARTITION, prior=(0.004, 0.306, 0.4, 0.29))
+    report = lasting.report(None, NAMED)
+    changed = replace(inputs, metrics=inputs.metrics | {"classes": list(NAMED)}, partition_report=report)
+    return write_report(tmp_path_factory.mktemp("named"), changed).read_text(encoding="utf-8")
+
+
+def test_classes_are_shown_by_name_beside_images_parts_and_charts(named_page):
+    escaped = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"
+    assert "<script" not in named_page
+    long = "\u732b" * 40
+    for name in ("cat", escaped, "\u0642\u0637\u0629", long):
+        whole = f'<bdi title="{name}">{name}</bdi>'
+        assert named_page.count(whole) >= len(NAMES) + 4, name  # a line of every grid, and a picture of every hero
+        assert f'title="{name}"><bdi>{name}</bdi>' in named_page  # the part's chip
+    assert "\x00" not in named_page
+    per_part = named_page[named_page.index("part by part") : named_page.index("Latency")]
+    assert f'<bdi title="{long}">' in per_part
+    assert f">{long}<" not in per_part  # cut: the title has all of it
+    assert '<bdi title="cat">cat</bdi>, <bdi' in per_part
+    assert f'alt="class {escaped}"' in named_page
+    assert f"grid-template-columns: {88}px minmax" in named_page
+
+
+def test_uneven_classes_are_told_with_their_shares(named_page, written):
+    _, page = written
+    ends = [
+        f'<bdi title="{name}">{name}</bdi> ({share})' for name, share in (("cat", "0.4%"), ("\u0642\u0637\u0629", "40%"))
+    ]
+    assert f"Classes differ in how often they occur: from {ends[0]} to {ends[1]}." in named_page
+    assert "<small>31%</small>" in named_page
+    assert "differ in how often" not in page
+
+
+def test_classes_without_names_are_shown_by_number_as_ever(tmp_path):
+    """Metrics and reports of an older msd have none; the page is the same, letter by letter."""
+    pages = set()
+    for classes in ({}, {"classes": ["0", "1", "2", "3"]}, {"classes": ["one", "name"]}):
+        inputs = replace(synthetic_inputs(), curves=[])
+        inputs.partition_report.pop("classes")
+        changed = replace(inputs, metrics=inputs.metrics | classes)
+        pages.add(write_report(tmp_path, changed).read_text(encoding="utf-8"))
+    (page,) = pages
+    assert "<bdi" not in page
+    assert "grid-template-columns: 18px minmax" in page
+
+
 def test_grid_image_places_images_row_by_row():
     pixels = torch.full((3, 1, 8, 8), -1.0)
     pixels[2] = 1.0

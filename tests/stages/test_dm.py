@@ -10,7 +10,7 @@ import torch
 
 from builders import materials, random_pairs
 from msd.conditions.partition import Partition
-from msd.data.images import load_images
+from msd.data.images import load_digits
 from msd.data.pairs import PairsPlan, load_pairs, make_pairs
 from msd.diffusion.solvers import Solver, one_step
 from msd.errors import DataError
@@ -102,7 +102,7 @@ def test_students_of_equal_seeds_are_equal_and_others_differ(teacher: Teacher, h
 def test_a_real_distillation_reaches_a_pinned_distance(tmp_path: Path) -> None:
     """30 seconds with the shipped teacher: one student of classes 0 to 4 beats one Euler step of the teacher by far."""
     teacher = load_teacher("packaged:digits")
-    images = load_images("digits")
+    images = load_digits()
     partition = Partition(parts=((0, 1, 2, 3, 4), (5, 6, 7, 8, 9)), prior=images.prior)
     solver = Solver("heun", 8)
     make_pairs(

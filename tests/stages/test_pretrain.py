@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from msd.data.images import load_images
+from msd.data.images import load_digits
 from msd.recipe import NetworkSection, PretrainSection
 from msd.stages.materials import Materials
 from msd.stages.pretrain import Pretraining
@@ -19,7 +19,7 @@ def trained(dropout: float, num_updates: int = 4) -> tuple[list[float], list[tor
     network = NetworkSection(block_out_channels=(8, 16), norm_num_groups=4, dropout=dropout)
     stage = Pretraining(
         PretrainSection(num_updates=num_updates, batch_size=16),
-        Materials(ENGINE, seed=0, images=load_images("digits"), network=network),
+        Materials(ENGINE, seed=0, images=load_digits(), network=network),
     )
     losses = [float(record["teacher/loss"]) for _, record in steps(stage, ENGINE, seed=0)]
     return losses, [value.clone() for value in stage.roles["teacher"].module.state_dict().values()]

@@ -15,6 +15,7 @@ from msd import checks
 from msd.cohort.backends import BACKENDS, Generator
 from msd.cohort.manifest import Manifest, read_manifest
 from msd.cohort.residency import Residency
+from msd.conditions.names import with_numbers
 from msd.conditions.partition import Partition
 from msd.conditions.table import Conditions, LabelConditions
 from msd.diffusion.draw import image_noise
@@ -32,6 +33,7 @@ class Cohort:
 
         cohort = msd.Cohort.load("runs/demo/cohort")
         images = cohort.generate(labels=[3, 3, 7], seed=0)  # [3, 1, 8, 8] in [-1, 1]
+        images = cohort.generate(["cat", "dog", 3], seed=0)  # where classes have names: `cohort.classes`
     """
 
     def __init__(
@@ -85,6 +87,11 @@ class Cohort:
     def pixel_shape(self) -> tuple[int, ...]:
         return self.manifest.pixel_shape
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The name of each class, in the order of their numbers; the numbers where they have no names."""
+        return self.manifest.classes
+
     @contextmanager
     def student(self, part: int) -> Iterator[Generator]:
         """The student of a part, loaded and verified on first use, in memory while the block lasts.
@@ -95,19 +102,33 @@ class Cohort:
         with self.students.borrow(part) as student:
             yield student
 
-    def route(self, labels: Tensor | Sequence[int]) -> Tensor:
-        """The part of each label, `[N]`. Raises PartitionError for what is no list of class numbers of the partition."""
-        return self.partition.assign(labels)
+    def keys(self, labels: Tensor | Sequence[int | str]) -> Tensor:
+        """The class number of each label, `[N]` int64 on the CPU, of a list of names and numbers, or an array or tensor of
+        whole numbers.
+
+        A text is a name before it is a number: "3" is the class called "3", and class number 3 only if none is called so;
+        the number 3 is always class number 3. Names are compared as Unicode's NFC. Raises ConditionError for an unknown
+        name, with the nearest, and PartitionError for what is no list of class numbers of the partition.
+        """
+        numbers = with_numbers(labels, self.classes)
+        return checks.class_numbers(numbers, self.partition.num_conditions, error=PartitionError)
+
+    def route(self, labels: Tensor | Sequence[int | str]) -> Tensor:
+        """The part of each label (a name or a number, as `keys` takes them), `[N]`.
+
+        Raises ConditionError for an unknown name, PartitionError for what is no list of class numbers of the partition.
+        """
+        return self.partition.assign(with_numbers(labels, self.classes))
 
     def generate(
         self,
-        labels: Tensor | Sequence[int],
+        labels: Tensor | Sequence[int | str],
         seed: int | None = None,
         seeds: Sequence[int] | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Images `[N, *pixel_shape]` float32 in [-1, 1], one a label, in their order: class numbers `[N]`, as a list,
-        an array or a tensor of whole numbers.
+        """Images `[N, *pixel_shape]` float32 in [-1, 1], one a label, in their order: class names and numbers
+        `[N]` in a list, or an array or a tensor of whole numbers (`keys` says which class a text stands for).
 
         Image i comes from noise of its own seed, `seed` + i or `seeds[i]` (0 to 2^63 - 1; fresh ones without either), or
         from `noise` `[N, *noise_shape]`, standard normal floats (float64 is cast to float32). So it depends on its student,
@@ -116,11 +137,11 @@ class Cohort:
         size, on one thread or two; batches of 1 to 256 differ by rounding, at most 1.2e-6 in the digits models on CPU.
 
         Raises PartitionError for labels outside the partition, and for floats, bools and one-hot rows; ConditionError for
-        seeds or noise that don't fit the labels, for noise that is not finite, and for more images than fit into memory;
-        WeightsError when a student's samples are not finite.
+        unknown names, for seeds or noise that don't fit the labels, for noise that is not finite, and for more images than
+        fit into memory; WeightsError when a student's samples are not finite.
         """
-        keys = checks.class_numbers(labels, self.partition.num_conditions, error=PartitionError)
-        parts = self.route(keys)
+        keys = self.keys(labels)
+        parts = self.partition.assign(keys)
         self.check_memory(len(keys), parts)
         noise = self._noise(len(keys), seed, seeds, noise)
         images = torch.empty(len(keys), *self.pixel_shape)

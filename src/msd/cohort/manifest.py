@@ -8,10 +8,12 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from msd import checks
+from msd.conditions.names import are_numbers, numbered
 from msd.conditions.partition import Partition
 from msd.errors import MsdError, RunError, WeightsError, warn
 from msd.files import replacing_folder, write_json
@@ -49,6 +51,8 @@ class _StoredManifest(Stored):
     teacher: TeacherNotes
     students: tuple[_StudentEntry, ...]
     recipe: dict[str, Any]
+    classes: tuple[str, ...] | None = None
+    """Names of the classes, where they have other names than their numbers."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,27 @@ class Manifest:
     def pixel_shape(self) -> tuple[int, ...]:
         return tuple(self.facts["pixel_shape"])
 
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The name of each class, in the order of their numbers; the numbers where they have no names."""
+        return tuple(self.facts.get("classes") or numbered(self.partition.num_conditions))
+
     def student(self, part: int) -> Path:
         return self.folder / _student_folder(part)
 
 
-def assemble(folder: Path, name: str, partition: Partition, students: Sequence[Path], *, recipe: dict[str, Any]) -> Manifest:
+def assemble(
+    folder: Path,
+    name: str,
+    partition: Partition,
+    students: Sequence[Path],
+    *,
+    recipe: dict[str, Any],
+    classes: Sequence[str] = (),
+) -> Manifest:
     """Copy finished students (in order of their parts) into a new cohort folder, all or nothing.
+
+    `classes` are the names of the partition's classes, in the order of their numbers; without any they are the numbers.
 
     Every student is verified, byte for byte, before an old cohort is touched; where that already consists of the same
     students, nothing is written. Of an old one only what its manifest lists is replaced: what else lies there stays.
@@ -85,6 +104,9 @@ def assemble(folder: Path, name: str, partition: Partition, students: Sequence[P
     if len(students) != partition.num_parts:
         raise WeightsError(f"{len(students)} students do not make a cohort of {partition.num_parts} parts; give one a part.")
     value = _describe(name, partition, students, facts, recipe)
+    if classes and not are_numbers(classes):
+        value["classes"] = list(classes)
+        _check_classes(value, partition, "the new cohort")
     if _is_already(folder, value):
         return read_manifest(folder)
     known = _files(len(students))
@@ -111,6 +133,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     path = folder / MANIFEST
     value = read_object(path, _StoredManifest, _KIND)
     partition = Partition.from_json(value["partition"], source=str(path))
+    _check_classes(value, partition, str(path))
     students = value["students"]
     if len(students) != partition.num_parts:
         raise WeightsError(f"{folder} has {len(students)} students for {partition.num_parts} parts; {REMEDY}.")
@@ -121,6 +144,11 @@ def read_manifest(folder: str | Path) -> Manifest:
         if identity(facts | {"config_sha256": config_sha256(student)}) != entry["hash"]:
             raise WeightsError(f"{student} is not the student that {MANIFEST} lists; {REMEDY}.")
     return manifest
+
+
+def _check_classes(value: dict[str, Any], partition: Partition, source: str) -> None:
+    if (names := value.get("classes")) is not None and len(names) != partition.num_conditions:
+        raise WeightsError(f"{source} has {len(names)} names for {partition.num_conditions} classes; {REMEDY}.")
 
 
 def _student_folder(part: int) -> str:

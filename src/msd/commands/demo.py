@@ -7,6 +7,7 @@ from typing import Any
 from msd.commands.console import Output, show_metrics
 from msd.commands.distill import assemble_row, begin, partition_report, prepare, train
 from msd.commands.evaluate import evaluate_run, table_of
+from msd.commands.pretrain import pretrain_features
 from msd.commands.report import make_report
 from msd.commands.tables import partition_table
 from msd.files import write_json
@@ -14,17 +15,19 @@ from msd.run import Run
 
 
 def demo(run: Run, output: Output) -> dict[str, Any]:
-    """Partition, pairs, students of every row, evaluation, report. Run again, it goes on where it stopped, and
-    neither trains nor measures again what is there.
+    """The run's own feature network and teacher where the recipe asks for them, partition, pairs, students of every row,
+    evaluation, report. Run again, it goes on where it stopped, and neither trains nor measures again what is there.
 
     Returns the content of `report/metrics.json`.
     """
-    planned, inputs = prepare(run)
+    if run.recipe.evaluation.needs_classifier:
+        pretrain_features(run, output)
+    planned, inputs = prepare(run, output)
     begin(run, planned, inputs, output)
     output.show(partition_table(partition_report(run, inputs), output.width))
     train(run, planned.jobs, inputs, output, "training")
     for row in planned.rows:
-        assemble_row(run, row)
+        assemble_row(run, row, inputs)
 
     table = table_of(run)
     metrics = evaluate_run(run, table, output)

@@ -9,24 +9,33 @@ from typing import Any
 
 from msd.cohort.manifest import Manifest, assemble
 from msd.commands.console import Output
+from msd.commands.pretrain import train_teacher
 from msd.commands.tables import describe
 from msd.commands.targets import check_results
 from msd.conditions.partition import Partition
+from msd.data.images import load_images
 from msd.errors import RecipeError, RunError
 from msd.files import write_json
+from msd.fleet.foresight import foreseen_plan
 from msd.fleet.jobs import Job, is_done, read_result, read_status, result_folder, student_folder
 from msd.fleet.local import num_fitting, run_jobs
 from msd.fleet.plan import Inputs, Plan, Row, StoredPlan, plan, read_inputs
 from msd.networks.facts import WEIGHTS
+from msd.recipe import PRETRAIN
 from msd.run import Run, differences
 from msd.training.engine import Engine
 
 
-def prepare(run: Run) -> tuple[Plan, Inputs]:
-    """The run's plan. Nothing is written before all that the recipe asks for is known to be possible."""
+def prepare(run: Run, output: Output) -> tuple[Plan, Inputs]:
+    """The run's plan, once its teacher is there: one of its own is trained now. Nothing else is written before all that the
+    recipe asks for is known to be possible."""
     Engine.on(run.recipe.device)
-    inputs = read_inputs(run.recipe)
-    planned = plan(run.recipe, inputs)
+    if run.recipe.teacher.source == PRETRAIN:
+        images = load_images(run.recipe.data)
+        foreseen_plan(run.recipe, images)  # what cannot be done is said now, not when the teacher is there
+        train_teacher(run, images, output)
+    inputs = read_inputs(run.resolved)
+    planned = plan(run.resolved, inputs)
     check_results(run)
     return planned, inputs
 
@@ -36,7 +45,7 @@ def begin(run: Run, planned: Plan, inputs: Inputs, output: Output) -> None:
     run.begin()
     partition = planned.main.partition
     partition.save(run.partition)
-    write_json(run.partition_report, partition.report(inputs.teacher.embeddings()))
+    write_json(run.partition_report, partition.report(inputs.teacher.embeddings(), inputs.teacher.classes))
     StoredPlan.of(planned).save(run.plan)
     for sentence in changes(run, planned):
         output.say(sentence)
@@ -62,7 +71,7 @@ def changes(run: Run, planned: Plan) -> list[str]:
 
 
 def partition_report(run: Run, inputs: Inputs) -> dict[str, Any]:
-    return Partition.load(run.partition).report(inputs.teacher.embeddings())
+    return Partition.load(run.partition).report(inputs.teacher.embeddings(), inputs.teacher.classes)
 
 
 def all_done(run: Run, jobs: Sequence[Job]) -> bool:
@@ -74,7 +83,7 @@ def train(run: Run, jobs: Sequence[Job], inputs: Inputs, output: Output, work: s
     weights = (inputs.teacher.folder / WEIGHTS).stat().st_size
     fitting = run.recipe.fleet.max_parallel or num_fitting(weights, run.recipe.fleet.threads, run.recipe.device)
     booked = nullcontext() if all_done(run, jobs) else run.timed(work)
-    with booked, output.live_jobs({job.name: describe(job) for job in jobs}) as on_change:
+    with booked, output.live_jobs({job.name: describe(job, inputs.teacher.classes) for job in jobs}) as on_change:
         run_jobs(jobs, run.jobs, fitting, on_change)
 
 
@@ -86,11 +95,12 @@ def row_folder(run: Run, row: Row) -> Path:
     return run.cohort if row.is_main else run.row(row.name)
 
 
-def assemble_row(run: Run, row: Row) -> Manifest:
-    """The row's cohort, from its finished students. Raises WeightsError."""
+def assemble_row(run: Run, row: Row, inputs: Inputs) -> Manifest:
+    """The row's cohort, from its finished students, its classes called as the teacher calls them. Raises WeightsError."""
     name = run.recipe.name if row.is_main else row.name
     recipe = row.recipe.model_dump(mode="json")
-    return assemble(row_folder(run, row), name, row.partition, students_of(run, row), recipe=recipe)
+    students, classes = students_of(run, row), inputs.teacher.classes
+    return assemble(row_folder(run, row), name, row.partition, students, recipe=recipe, classes=classes)
 
 
 def make_pairs(run: Run, output: Output) -> dict[str, Any]:
@@ -98,7 +108,7 @@ def make_pairs(run: Run, output: Output) -> dict[str, Any]:
 
     Raises RecipeError when they need none.
     """
-    planned, inputs = prepare(run)
+    planned, inputs = prepare(run, output)
     key = planned.by_key[planned.main.jobs[0]].needs.get("pairs")
     if key is None:
         raise RecipeError(f"recipe {run.recipe.name} uses no pairs; set dm.regression.weight above 0.")
@@ -119,7 +129,7 @@ def distill(run: Run, output: Output, students: Sequence[int] | None = None) -> 
 
     Raises RunError for a student that the partition does not have.
     """
-    planned, inputs = prepare(run)
+    planned, inputs = prepare(run, output)
     row = planned.main
     for part in students or []:
         if not 0 <= part < row.partition.num_parts:
@@ -129,7 +139,7 @@ def distill(run: Run, output: Output, students: Sequence[int] | None = None) -> 
     train(run, planned.closure(chosen), inputs, output, "training")
     missing = [part for part, key in enumerate(row.jobs) if not is_done(planned.by_key[key], run.jobs / key)]
     if not missing:
-        assemble_row(run, row)
+        assemble_row(run, row, inputs)
     return {
         "run": str(run.folder),
         "cohort": None if missing else str(run.cohort),

@@ -74,11 +74,12 @@ def table_of(run: Run) -> Table:
     """Teacher three ways, then the cohorts that the run has. Raises RunError when its own is not there."""
     cohorts = cohorts_of(run)
     main = cohorts[MAIN_ROW][1]
-    teacher = _teacher_of(run.recipe, main)
+    recipe = run.resolved
+    teacher = _teacher_of(recipe, main)
     subjects = teacher_subjects(teacher)
     for name, (row, cohort) in cohorts.items():
         subjects[name] = Subject(cohort_sampler(name, cohort), cohort_content(cohort.manifest), training_facts(run, row))
-    return Table(run.recipe, open_bench(run.recipe, main, run.folder), main, teacher, subjects)
+    return Table(recipe, open_bench(recipe, main, run.folder), main, teacher, subjects)
 
 
 def open_bench(recipe: Recipe, cohort: Cohort, run_folder: Path | None = None) -> Bench:
@@ -128,7 +129,7 @@ def cohorts_of(run: Run) -> dict[str, tuple[StoredRow, Cohort]]:
     device, found = Engine.on(run.recipe.device).device, {}
     for row in StoredPlan.load(run.plan).rows:
         folder = run.cohort if row.is_main else run.row(row.name)
-        if (folder / MANIFEST).exists():
+        if os.path.lexists(folder / MANIFEST):
             found[row.name] = (row, Cohort.load(folder, device))
     return found
 
@@ -209,6 +210,7 @@ def _measure(table: Table, kept: Kept, output: Output) -> dict[str, Any]:
         "floor": kept.answer(floor, bench.floor),
         "reference": table.reference,
         "main": MAIN_ROW,
+        "classes": list(table.main.classes),
         "rows": rows,
         "routing_ms": {str(ROUTED_BATCH): kept.answer(routing, partial(measure_routing, table.main, ROUTED_BATCH))},
     }

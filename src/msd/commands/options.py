@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A packaged recipe's name (see `msd recipes`), or a path.")
 ]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(metavar="SOURCE", help="A folder, zip or .npz of images, or a folder of IDX, Parquet or shard files."),
+]
 CohortArgument = Annotated[Path, typer.Argument(metavar="COHORT", help="A cohort's folder, e.g. runs/demo/cohort.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo.")]
 Overrides = Annotated[

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from msd.commands.console import Output
-from msd.commands.tables import Column, fitted
+from msd.commands.tables import Column, describe, fitted, with_note
+from msd.conditions.names import unevenness
+from msd.conditions.partition import Partition
+from msd.data.images import load_images
+from msd.fleet.foresight import foreseen_plan
 from msd.fleet.jobs import Job, PairsTask
-from msd.fleet.plan import cost, plan, read_inputs
-from msd.recipe import Recipe
+from msd.fleet.plan import Plan, cost, plan, read_inputs
+from msd.recipe import PRETRAIN, Recipe
 
 ROW_COLUMNS = (
     Column("row", "left", folds=True),
@@ -18,6 +23,7 @@ ROW_COLUMNS = (
 )
 JOB_COLUMNS = (
     Column("job", "left", folds=True),
+    Column("conditions", "left", rank=3, folds=True),
     Column("work", "left", folds=True),
     Column("waits for", "left", rank=1, folds=True),
     Column("for rows", "left", rank=2, folds=True),
@@ -26,18 +32,29 @@ JOB_COLUMNS = (
 
 
 def show_plan(recipe: Recipe, output: Output) -> dict[str, Any]:
-    """Print and return the plan. Raises what `plan` raises."""
-    planned = plan(recipe, read_inputs(recipe))
-    rows, jobs = [], []
+    """Print and return the plan. Raises what `plan` raises.
+
+    Before a run's own teacher is trained, the keys and hashes of what follows are not known (null).
+    """
+    first: tuple[Job, ...] = ()
+    if recipe.teacher.source == PRETRAIN:
+        images = load_images(recipe.data)
+        teacher, planned = foreseen_plan(recipe, images)
+        first, classes = (teacher,), images.classes
+    else:
+        inputs = read_inputs(recipe)
+        planned, classes = plan(recipe, inputs), inputs.teacher.classes
+    rows, jobs = [], [(job.name, "", _work(job), "", "all", f"{cost(job):,}") for job in first]
     for row in planned.rows:
         names = [planned.by_key[key].name for key in row.jobs]
         rows.append((row.name, row.note, row.equal or "", ", ".join(names)))
     for job in planned.jobs:
-        needs = ", ".join(planned.by_key[key].name for key in job.needs.values())
+        needs = ", ".join([*(planned.by_key[key].name for key in job.needs.values()), *(job.name for job in first)])
         shared = planned.shared_by(job.key)
-        jobs.append((job.name, _work(job), needs, ", ".join(shared), f"{cost(job):,}"))
+        jobs.append((job.name, describe(job, classes), _work(job), needs, ", ".join(shared), f"{cost(job):,}"))
     output.show(fitted("rows", ROW_COLUMNS, rows, output.width))
-    output.show(fitted("jobs, in the order of the queue", JOB_COLUMNS, jobs, output.width))
+    table = fitted("jobs, in the order of the queue", JOB_COLUMNS, jobs, output.width)
+    output.show(with_note(table, unevenness(planned.main.partition.prior, classes)))
     return {
         "recipe": recipe.name,
         "rows": [
@@ -46,17 +63,33 @@ def show_plan(recipe: Recipe, output: Output) -> dict[str, Any]:
         ],
         "jobs": [
             {
-                "key": job.key,
+                "key": job.key if not first or job in first else None,
                 "name": job.name,
                 "kind": job.task.kind,
-                "hash": job.task.hash,
-                "after": sorted(job.needs.values()),
-                "rows": list(planned.shared_by(job.key)),
+                "hash": job.task.hash if not first or job in first else None,
+                "conditions": _conditions(job, classes),
+                "after": _after(job, planned, first),
+                "rows": list(planned.shared_by(job.key)) if job not in first else [row.name for row in planned.rows],
                 "images": cost(job),
             }
-            for job in planned.jobs
+            for job in (*first, *planned.jobs)
         ],
     }
+
+
+def _after(job: Job, planned: Plan, first: tuple[Job, ...]) -> list[str]:
+    """The keys of the jobs that it waits for, the name of one whose key is not known yet."""
+    if not first:
+        return sorted(job.needs.values())
+    return [] if job in first else [first[0].key, *sorted(planned.by_key[key].name for key in job.needs.values())]
+
+
+def _conditions(job: Job, classes: Sequence[str]) -> list[str] | None:
+    """The names of the classes that a student owns; None for work for all of them."""
+    if isinstance(job.task, PairsTask) or job.task.partition is None:
+        return None
+    partition = Partition.from_json(job.task.partition, source=job.name)
+    return [classes[number] for number in partition.parts[job.task.part or 0]]
 
 
 def _work(job: Job) -> str:

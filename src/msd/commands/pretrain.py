@@ -11,9 +11,9 @@ from typing import Any
 from msd.commands.console import Output
 from msd.commands.targets import check_results
 from msd.conditions.partition import Partition
-from msd.data.images import load_images
+from msd.data.images import ImageSet, load_images
 from msd.diffusion.solvers import Solver
-from msd.errors import WeightsError, warn
+from msd.errors import DataError, WeightsError, warn
 from msd.evaluation.bench import Bench
 from msd.evaluation.classifier import train_classifier
 from msd.evaluation.features import FILES as FEATURE_FILES
@@ -21,40 +21,76 @@ from msd.evaluation.features import load_classifier, save_classifier
 from msd.evaluation.features import read_facts as read_feature_facts
 from msd.evaluation.samplers import teacher_sampler
 from msd.files import replacing_folder, write_json
-from msd.fleet.jobs import result_folder
+from msd.fleet.jobs import Job, TrainTask, result_folder
 from msd.fleet.local import run_jobs
 from msd.fleet.plan import pretrain_job
 from msd.networks.facts import FACTS, FILES, read_facts
 from msd.networks.folder import load_denoiser
 from msd.reading import clause
-from msd.recipe import CLASSIFIER, TEACHER
+from msd.recipe import TEACHER
 from msd.run import Run
 from msd.training.engine import Engine
 
 
-def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
-    """Train or go on training, then sample by Heun-18 and record the quality beside the weights; returns the facts."""
-    recipe = run.recipe
-    Engine.on(recipe.device)
-    images = load_images(recipe.data)
-    job = pretrain_job(recipe, images.hash)
+def train_teacher(run: Run, images: ImageSet, output: Output) -> dict[str, Any]:
+    """Train the run's teacher, or go on training it, unless it is there; returns its facts.
+
+    Raises DataError when the run has a teacher of other images.
+    """
+    job = pretrain_job(run.recipe, images.hash)
     if (run.teacher / FACTS).exists():
         try:
             if read_facts(run.teacher).get("task") == job.task.hash:
                 load_denoiser(run.teacher)  # verifies the checksum
-                return read_facts(run.teacher)
+                return _named(run, images)
         except WeightsError as error:
             warn(f"{clause(error)}; the teacher is put together again from its training's result.")
-    if CLASSIFIER in (recipe.evaluation.features, *recipe.evaluation.also):
-        pretrain_features(run, output)
-    bench = Bench(images, Partition.whole(images.prior), recipe.evaluation, run_folder=run.folder)  # or fail before training
+    _refuse_other_images(run, job)
     check_results(run)
     run.begin()
     with run.timed("pretrain"), output.live_jobs({job.name: images.name}) as on_change:
         run_jobs([job], run.jobs, 1, on_change)
+    sections = {key: getattr(run.recipe, key).model_dump(mode="json") for key in ("network", "pretrain")}
+    with replacing_folder(run.teacher, ours=FILES) as folder:
+        shutil.copytree(result_folder(run.jobs / job.key) / TEACHER, folder, dirs_exist_ok=True)
+        write_json(folder / FACTS, read_facts(folder) | {"recipe": {"seed": run.recipe.seed, **sections}})
+    return read_facts(run.teacher)
 
-    trained = result_folder(run.jobs / job.key) / TEACHER
-    teacher = load_denoiser(trained)
+
+def _named(run: Run, images: ImageSet) -> dict[str, Any]:
+    """The facts of the run's teacher, its classes called as the images call them now: no name is part of a training."""
+    facts = read_facts(run.teacher)
+    if facts.get("classes") != list(images.classes):
+        facts["classes"] = list(images.classes)
+        write_json(run.teacher / FACTS, facts)
+    return facts
+
+
+def _refuse_other_images(run: Run, job: Job) -> None:
+    """Raises DataError when the run's teacher was trained, or begun, on other images by the same recipe."""
+    for folder in sorted(run.jobs.glob(f"{TEACHER}-????????")):
+        old = Job.find(folder)
+        if old is None or not isinstance(old.task, TrainTask) or not isinstance(job.task, TrainTask):
+            continue
+        if old.task != job.task and old.task.model_copy(update={"data": job.task.data}) == job.task:
+            raise DataError(
+                f"{run.recipe.data.source} changed since {run.folder} began (its images have another checksum); put the old "
+                "images back, or choose another --out."
+            )
+
+
+def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
+    """Train the run's teacher, sample it by Heun-18 and record the quality beside the weights; returns the facts."""
+    recipe = run.recipe
+    Engine.on(recipe.device)
+    images = load_images(recipe.data)
+    if recipe.evaluation.needs_classifier:
+        pretrain_features(run, output)
+    bench = Bench(images, Partition.whole(images.prior), recipe.evaluation, run_folder=run.folder)  # or fail before training
+    facts = train_teacher(run, images, output)
+    if "quality" in facts:
+        return facts
+    teacher = load_denoiser(run.teacher)
     bench = replace(bench, noise_shape=teacher.spec.noise_shape)
     solver = Solver("heun", 18, teacher.spec.sigma_min, teacher.spec.sigma_max)
     sampler = teacher_sampler(f"teacher-{solver.name}", teacher, solver)
@@ -62,14 +98,8 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
         bench.look(advance)
     with output.progress("measuring the teacher", bench.work) as advance:
         quality = bench.row(sampler, advance)
-    sections = {key: getattr(recipe, key).model_dump(mode="json") for key in ("network", "pretrain")}
-    facts = {
-        "recipe": {"seed": recipe.seed, **sections},
-        "quality": {"sampler": sampler.name, **quality, "floor": bench.floor()},
-    }
-    with replacing_folder(run.teacher, ours=FILES) as folder:
-        shutil.copytree(trained, folder, dirs_exist_ok=True)
-        write_json(folder / FACTS, read_facts(folder) | facts)
+    facts |= {"quality": {"sampler": sampler.name, **quality, "floor": bench.floor()}}
+    write_json(run.teacher / FACTS, facts)
     return read_facts(run.teacher)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
@@ -63,16 +64,17 @@ def partition_report(run: Run) -> dict[str, Any]:
     kept = read_kept(run.partition_report, PartitionReport, "a partition's report", None)
     if kept is not None:
         return kept.model_dump(mode="json")
-    return Partition.load(run.partition).report(read_teacher(run.recipe.teacher.source).embeddings())
+    teacher = read_teacher(run.resolved.teacher.source)
+    return Partition.load(run.partition).report(teacher.embeddings(), teacher.classes)
 
 
 def last_metrics(run: Run, table: Table, output: Output) -> dict[str, Any]:
     """What stands in the run's metrics.json while that is about the table as it is now; else it is evaluated again."""
-    if run.metrics.exists():
+    if os.path.lexists(run.metrics):
         try:
             metrics = read_metrics(run.metrics)
             if kept_keys(metrics) == {name: table.quality(name).key for name in table.subjects}:
-                return metrics
+                return metrics | {"classes": list(table.main.classes)}
             output.say(f"{run.metrics} is of other students or settings than the run has now; what changed is measured.")
         except (MsdError, KeyError, TypeError, AttributeError) as error:
             output.say(f"{run.metrics} cannot be used ({error}); it is made again from what is kept.")

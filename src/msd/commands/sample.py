@@ -13,19 +13,33 @@ from PIL.PngImagePlugin import PngInfo
 from msd.cohort.generate import Cohort
 from msd.commands.targets import NPZ_ARRAYS, PNG_MARK, check_file, is_samples
 from msd.errors import RunError
+from msd.evaluation.lettering import with_row_names
 from msd.evaluation.pictures import grid_image
 from msd.files import replacing
 from msd.training.engine import Engine
 
 
-def sample(folder: Path, labels: Sequence[int] | None, num: int, seed: int, out: Path, device: str) -> dict[str, Any]:
-    """`num` images of each label, in one file: .png (a row a label) or .npz (`images` [N, C, H, W] in [-1, 1], `labels`)."""
+def sample(
+    folder: Path,
+    labels: Sequence[int | str] | None,
+    num: int,
+    seed: int,
+    out: Path,
+    device: str,
+    *,
+    names: bool = True,
+) -> dict[str, Any]:
+    """`num` images of each label (a class's name or number), in one file: .png, a row a label with its name on the left if
+    `names`, or .npz (`images` [N, C, H, W] in [-1, 1], `labels`, the classes' numbers).
+
+    Raises ConditionError for an unknown name, PartitionError for a number that is no class.
+    """
     if out.suffix not in (".png", ".npz"):
         raise RunError(f"{out} ends in neither .png nor .npz; choose one with --out.")
     check_file(out, is_samples, "samples")
     cohort = Cohort.load(folder, Engine.on(device).device)
-    chosen = list(labels) if labels else list(range(cohort.partition.num_conditions))
-    cohort.route(chosen)  # refuses a class that there is not, before its number is multiplied
+    # Refuses a class that there is not, before its number is multiplied.
+    chosen = cohort.keys(labels).tolist() if labels else list(range(cohort.partition.num_conditions))
     cohort.check_memory(len(chosen) * num)
     wanted = torch.tensor(chosen).repeat_interleave(num)
     images = cohort.generate(wanted, seed=seed)
@@ -36,11 +50,14 @@ def sample(folder: Path, labels: Sequence[int] | None, num: int, seed: int, out:
         else:
             mark = PngInfo()
             mark.add_text(*PNG_MARK)
-            grid_image(images, num_columns=num).save(stream, "PNG", pnginfo=mark)
+            grid = grid_image(images, num_columns=num)
+            if names:
+                grid = with_row_names(grid, [cohort.classes[label] for label in chosen], list(map(str, chosen)))
+            grid.save(stream, "PNG", pnginfo=mark)
     parts = cohort.route(torch.tensor(chosen)).tolist()
     return {
         "out": str(out),
         "num_images": len(images),
         "seed": seed,
-        "students": {str(label): part for label, part in zip(chosen, parts, strict=True)},
+        "students": {cohort.classes[label]: part for label, part in zip(chosen, parts, strict=True)},
     }

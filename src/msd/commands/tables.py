@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 from rich.text import Text
 
 from msd.commands.streams import one_line
+from msd.conditions.names import are_numbers, quoted, unevenness
 from msd.conditions.partition import Partition
 from msd.evaluation.results import batch_sizes, description, latencies, other_metrics
 from msd.fleet.jobs import Job, PairsTask, Status
@@ -24,6 +25,8 @@ from msd.fleet.jobs import Job, PairsTask, Status
 STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
 NARROWEST = 8
 """Letters a line that a folded column keeps at least."""
+NAMES_ROOM, MOST_NAMES_ROOM = 24, 72
+"""Letters for the classes of a part: of a job, and of a part in its own table."""
 ERROR_LENGTH = 400
 """Letters of a job's error under the table."""
 
@@ -54,6 +57,13 @@ def fitted(title: str, columns: Sequence[Column], rows: Sequence[Sequence[str | 
         table.add_row(*(row[place] for place in shown))
     gone = [column.heading for place, column in enumerate(columns) if place not in shown]
     table.caption = f"no room for {', '.join(gone)}" if gone else None
+    return table
+
+
+def with_note(table: Table, note: str | None) -> Table:
+    """The table with one more sentence under it, if there is one."""
+    lines = [str(table.caption)] if table.caption else []
+    table.caption = "\n".join([*lines, *([one_line(note)] if note else [])]) or None
     return table
 
 
@@ -157,25 +167,49 @@ PARTITION_COLUMNS = (
 
 
 def partition_table(report: Mapping[str, Any], width: int) -> Table:
-    """A line a part: its conditions, how many they are, how often it is asked, how alike they are."""
+    """A line a part: its conditions, how many they are, how often it is asked, how alike they are; below, how much classes
+    differ in how often they occur."""
+    classes, room = report.get("classes") or (), max(NAMES_ROOM, min(width - 44, MOST_NAMES_ROOM))
     rows = [
         (
             str(row["part"]),
-            condition_list(row["conditions"]),
+            class_list(row["conditions"], classes, room),
             str(row["size"]),
             f"{row['prior']:.4f}",
             "" if row["coherence"] is None else f"{row['coherence']:+.3f}",
         )
         for row in report["parts"]
     ]
-    return fitted(f"partition {report['hash'][:12]} ({report['method']})", PARTITION_COLUMNS, rows, width)
+    table = fitted(f"partition {report['hash'][:12]} ({report['method']})", PARTITION_COLUMNS, rows, width)
+    return with_note(table, unevenness(report.get("prior") or (), classes))
 
 
-def describe(job: Job) -> str:
-    """The conditions that a job works for, in a few words."""
+def describe(job: Job, classes: Sequence[str] = ()) -> str:
+    """The conditions that a job works for, in a few words; `classes` are the names of all."""
     if isinstance(job.task, PairsTask) or job.task.partition is None:
         return ""
-    return condition_list(list(Partition.from_json(job.task.partition, source=job.name).parts[job.task.part or 0]))
+    partition = Partition.from_json(job.task.partition, source=job.name)
+    return str(class_list(partition.parts[job.task.part or 0], classes, NAMES_ROOM))
+
+
+def class_list(conditions: Sequence[int], classes: Sequence[str], room: int) -> Text:
+    """The names of some classes in at most `room` letters, "cat, dog, +3", one with a comma in quotes, as `--labels` takes
+    it; their numbers, where those are all the names."""
+    if not classes or are_numbers(classes):
+        return Text(condition_list(list(conditions)))
+    names, length = list[str](), 0
+    for number in conditions:
+        name = one_line(quoted(classes[number])) or str(number)
+        left = len(conditions) - len(names) - 1
+        needed = length + cell_len(name) + (len(f", +{left}") if left else 0)
+        if names and needed > room:
+            break
+        names.append(name)
+        length += cell_len(name) + 2
+    if len(names) == 1 and cell_len(names[0]) > room - 6:
+        names[0] = f"{set_cell_size(names[0], max(1, room - 9)).rstrip()}..."
+    rest = len(conditions) - len(names)
+    return Text(", ".join([*names, *([f"+{rest}"] if rest else [])]))
 
 
 def condition_list(conditions: list[int]) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msd import checks
 from msd.checks import MAX_COUNT
+from msd.conditions.names import numbered
 from msd.errors import PartitionError
 from msd.files import sha256_json, write_json
 from msd.reading import Kind, Stored, read_json, validated
@@ -52,6 +53,10 @@ class PartitionReport(Stored):
     num_parts: int
     balance: float
     parts: tuple[_PartReport, ...]
+    prior: tuple[float, ...] = ()
+    """Of each class."""
+    classes: tuple[str, ...] = ()
+    """Name of each class."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +208,8 @@ class Partition:
         path = checks.path(path, "a partition's file", error=PartitionError)
         return cls.from_json(read_json(path, _KIND), source=str(path))
 
-    def report(self, embeddings: NDArray[Any] | None) -> dict[str, Any]:
-        """Sizes, priors, balance and coherence, for people and for JSON.
+    def report(self, embeddings: NDArray[Any] | None, classes: Sequence[str] = ()) -> dict[str, Any]:
+        """Sizes, priors, balance and coherence, for people and for JSON; `classes` are the names of all classes.
 
         Coherence of a part is the mean cosine similarity of its classes' centred `embeddings` `[num_conditions, D]` to each
         other minus that to the classes of other parts: above 0, a part's conditions are more alike than across parts. It
@@ -214,6 +219,7 @@ class Partition:
         if embeddings is not None:
             check_embeddings(embeddings, self.num_conditions)
         similarity = None if embeddings is None else _cosines(embeddings)
+        names = list(classes) or list(numbered(self.num_conditions))
         rows = []
         for index, part in enumerate(self.parts):
             coherence = None
@@ -239,6 +245,8 @@ class Partition:
             "num_parts": self.num_parts,
             "balance": round(max(self.part_prior) / min(self.part_prior), 4),
             "parts": rows,
+            "prior": [round(share, 6) for share in self.prior],
+            "classes": names,
         }
 
 

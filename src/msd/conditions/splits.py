@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator
 
 from msd import checks
 from msd.checks import MAX_COUNT
+from msd.conditions.names import NAME_LENGTH, are_numbers, number_of, numbered
 from msd.conditions.partition import Partition, check_embeddings
 from msd.errors import PartitionError
-from msd.reading import Kind, Stored, validated
+from msd.reading import Kind, Stored, fitted, validated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +28,7 @@ def no_embeddings() -> None:
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """What a split may look at: the number of classes and parts, a seed, class embeddings, the user's file.
+    """What a split may look at: the number of classes and parts, a seed, class embeddings, the user's file, class names.
 
     Embeddings are read when asked for, since most splits never ask and not every teacher has them.
     """
@@ -36,6 +39,8 @@ class SplitRequest:
     embeddings: Callable[[], NDArray[Any] | None] = no_embeddings
     """Gives `[num_conditions, D]`, one row a class, or None; needed by balanced-kmeans."""
     file: str | Path | None = None
+    classes: tuple[str, ...] = ()
+    """Name of each class, by which a file may call it; their numbers where none are given."""
 
     def __post_init__(self) -> None:
         """Raises PartitionError; whether classes can be split into so many parts is for `make_partition` to say."""
@@ -44,6 +49,9 @@ class SplitRequest:
         checks.seed(self.seed, "partition.seed", error=PartitionError)
         if self.file is not None:
             object.__setattr__(self, "file", checks.path(self.file, "partition.file", error=PartitionError))
+        object.__setattr__(self, "classes", tuple(self.classes) or numbered(self.num_conditions))
+        if len(self.classes) != self.num_conditions:
+            raise PartitionError(f"there are {len(self.classes)} names for {self.num_conditions} classes; give one a class.")
 
 
 def contiguous(request: SplitRequest) -> Parts:
@@ -99,19 +107,30 @@ def balanced_kmeans(request: SplitRequest) -> Parts:
 
 _KIND = Kind(
     "a division into parts",
-    "write `parts: [[0, 1], [2, 3]]` and optionally `rest: 1`",
+    "write `parts: [[0, 1], [2, 3]]` (numbers or names of classes) and optionally `rest: 1`",
     PartitionError,
     missing="check partition.file",
 )
 
 
+def _check_class(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("should be a class's number or name (a name that YAML takes for yes or no goes in quotes)")
+    if not isinstance(value, int | str):
+        raise ValueError("should be a class's number or name (a name that YAML takes for something else goes in quotes)")
+    return value
+
+
 class _Division(Stored):
-    parts: tuple[tuple[int, ...], ...]
+    parts: tuple[tuple[Annotated[Any, AfterValidator(_check_class)], ...], ...]
     rest: int | None = None
 
 
 def from_file(request: SplitRequest) -> Parts:
-    """The user's YAML: `parts:` (lists of classes) and optionally `rest:`, the part that takes all unlisted ones."""
+    """The user's YAML: `parts:` (lists of classes) and optionally `rest:`, the part that takes all unlisted ones.
+
+    A class is a number or a name; a text is a name before it is a number.
+    """
     from msd.reading_yaml import read_yaml
 
     path = request.file
@@ -119,13 +138,37 @@ def from_file(request: SplitRequest) -> Parts:
         raise PartitionError("method file needs the path of a YAML file; set partition.file.")
     path = Path(path)
     division = validated(read_yaml(path, _KIND), _Division, _KIND, source=str(path))
-    parts, rest = [list(part) for part in division.parts], division.rest
+    parts = [_numbers(part, f" (part {index} in {path})", request) for index, part in enumerate(division.parts)]
+    rest = division.rest
     if rest is not None:
         if not 0 <= rest < len(parts):
             raise PartitionError(f"rest: {rest} in {path} names no part; parts are 0 to {len(parts) - 1}.")
         listed = {condition for part in parts for condition in part}
         parts[rest] += [condition for condition in range(request.num_conditions) if condition not in listed]
+    if not are_numbers(request.classes):
+        _check_named(parts, request.classes)
     return parts
+
+
+def _check_named(parts: Parts, classes: Sequence[str]) -> None:
+    """Says by name what `Partition` would say by number. Raises PartitionError for a class in two parts or in none."""
+    owner: dict[int, int] = {}
+    for index, part in enumerate(parts):
+        for one in part:
+            if 0 <= one < len(classes) and owner.setdefault(one, index) != index:
+                name = fitted(repr(classes[one]), NAME_LENGTH)
+                raise PartitionError(
+                    f"class {name} is in part {owner[one]} and in part {index}; remove it from one of them."
+                )
+    for one in range(len(classes)):
+        if one not in owner:
+            name = fitted(repr(classes[one]), NAME_LENGTH)
+            raise PartitionError(f"class {name} is in no part; list it or set rest: {len(parts) - 1}.")
+
+
+def _numbers(part: Sequence[int | str], where: str, request: SplitRequest) -> list[int]:
+    """Raises PartitionError for a name that no class has."""
+    return [one if isinstance(one, int) else number_of(one, request.classes, where, error=PartitionError) for one in part]
 
 
 SPLITS: dict[str, Callable[[SplitRequest], Parts]] = {

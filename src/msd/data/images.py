@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -35,6 +35,8 @@ class ImageSet:
     """Name of each condition; their numbers where none are given."""
     is_uniform: bool = False
     """Each class is to be made as often as the others, however often it occurs."""
+    known_hash: str = field(default="", repr=False)
+    """The hash, where whoever read the pixels has just verified it: it need not be computed again."""
 
     def __post_init__(self) -> None:
         pixels = self.pixels
@@ -85,7 +87,9 @@ class ImageSet:
     @cached_property
     def hash(self) -> str:
         """Identity of the set by content, stored beside every number measured against it; names do not count."""
-        digest = hashlib.sha256(_header(self.pixels))
+        if self.known_hash:
+            return self.known_hash
+        digest = hashlib.sha256(hash_header(self.pixel_shape) if self.pixels.dtype == torch.uint8 else b"")
         for start in range(0, len(self), HASHED_AT_A_TIME):
             digest.update(self.pixels[start : start + HASHED_AT_A_TIME].numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
@@ -116,9 +120,9 @@ def canonical_order(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDA
     return np.array(sorted(range(len(labels)), key=lambda index: (labels[index], digests[index])), dtype=np.int64)
 
 
-def _header(pixels: Tensor) -> bytes:
-    """What the bytes of 8-bit pixels do not say themselves."""
-    return f"uint8 {tuple(pixels.shape[1:])}".encode() if pixels.dtype == torch.uint8 else b""
+def hash_header(pixel_shape: tuple[int, ...]) -> bytes:
+    """What the bytes of 8-bit pixels do not say themselves: a hash begins with it, then pixels, then int64 labels."""
+    return f"uint8 {tuple(pixel_shape)}".encode()
 
 
 def _moments(pixels: Tensor) -> tuple[float, float]:

@@ -196,10 +196,13 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """Clean estimate `[N, ...]` float32 of `x` `[N, ...]` at noise levels `sigma` `[N]`, under conditions `[N]`.
 
-        Raises ConditionError when the three do not belong together, or for a class that the network does not know; values
-        are not looked at, as that would wait for the device.
+        Raises ConditionError when the three do not belong together, for samples of another shape than the spec's, or for a
+        class that the network does not know. Noise levels that are not above 0 are refused on the CPU; on other devices
+        values are not looked at, as that would wait for them.
         """
         check_inputs(x, sigma, condition)
+        if tuple(x.shape[1:]) != tuple(self.spec.noise_shape):
+            raise ConditionError(f"x has samples of shape {tuple(x.shape[1:])}, not {self.spec.noise_shape}; give such.")
         scalings = self.spec.parameterisation.scalings(sigma)
         try:
             raw = self.network(per_sample(scalings.c_in, x) * x, scalings.c_noise, condition)
@@ -220,14 +223,18 @@ class Denoiser(nn.Module):
 
 
 def check_inputs(x: Tensor, sigma: Tensor, condition: Condition) -> None:
-    """Types and shapes of what a denoiser is called with, at no cost. Raises ConditionError."""
+    """Types and shapes of what a denoiser is called with, and what costs nothing to look at. Raises ConditionError."""
     if not isinstance(x, Tensor) or not isinstance(sigma, Tensor) or x.ndim == 0 or not x.is_floating_point():
         raise ConditionError(
             f"x {checks.shown(x)} and sigma {checks.shown(sigma)} are no float tensors; give [N, ...] and [N]."
         )
     if sigma.shape != x.shape[:1]:
         raise ConditionError(f"sigma has shape {tuple(sigma.shape)} for {len(x)} samples; give one noise level a sample.")
+    if sigma.device.type == "cpu" and not bool((sigma > 0).all()):  # NaN is not above 0 either
+        raise ConditionError(f"sigma holds {checks.shown(float(sigma.min()))}; noise levels are above 0.")
     if not isinstance(condition, Tensor):
+        if not isinstance(condition, Mapping):
+            raise ConditionError(f"conditions are {checks.shown(condition)}; give class numbers, or named tensors.")
         return
     if condition.ndim == 0 or len(condition) != len(x):
         raise ConditionError(f"conditions have shape {tuple(condition.shape)} for {len(x)} samples; give one a sample.")

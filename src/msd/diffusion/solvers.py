@@ -130,9 +130,11 @@ class Solver:
         """Samples `[N, ...]` float32 from standard-normal `noise` `[N, ...]`; the state is kept in float64.
 
         `generator` is needed with churn only; `on_step` is called with the number of finished steps. Raises SolverError for
-        churn without a generator, whose samples nobody could draw again, for noise that is no finite float tensor (float64
-        is kept), for conditions of another number, and for samples that are not finite.
+        a denoiser that cannot be called, churn without a generator, whose samples nobody could draw again, for noise that is
+        no finite float tensor (float64 is kept), for conditions of another number, and for samples that are not finite.
         """
+        if not callable(denoise):
+            raise SolverError(f"the denoiser is {checks.shown(denoise)}; give a function of (x, sigma, condition).")
         _check_noise(noise, condition)
         if self.churn is not None and generator is None:
             raise SolverError(

@@ -36,6 +36,9 @@ KIND_COLOURS = {
 }
 """The colours of table rows but the main one, in the order in which rows of a kind appear; then again from the first."""
 
+GAP = 2
+"""Pixels between the images of a grid, and around it."""
+
 NAME_LENGTH = 20
 """Longest name that a small chart has room for, in letters."""
 
@@ -90,13 +93,12 @@ def grid_image(pixels: Tensor, num_columns: int, zoom: int | None = None) -> Ima
     num, channels, height, width = pixels.shape
     num_rows = -(-num // num_columns)
     zoom = zoom or max(1, -(-40 // height))
-    gap = 2
-    cells = (num_rows * (height * zoom + gap) + gap, num_columns * (width * zoom + gap) + gap)
+    cells = (num_rows * (height * zoom + GAP) + GAP, num_columns * (width * zoom + GAP) + GAP)
     canvas = np.full((*cells, channels), 255, dtype=np.uint8)
     values = ((pixels.detach().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     for index, picture in enumerate(values):
-        top = gap + (index // num_columns) * (height * zoom + gap)
-        left = gap + (index % num_columns) * (width * zoom + gap)
+        top = GAP + (index // num_columns) * (height * zoom + GAP)
+        left = GAP + (index % num_columns) * (width * zoom + GAP)
         canvas[top : top + height * zoom, left : left + width * zoom] = picture.repeat(zoom, 0).repeat(zoom, 1)
     return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from msd.conditions.names import are_numbers, extremes, numbered, printable, share
 from msd.evaluation import pictures
 from msd.evaluation.pictures import Curve, number
 from msd.evaluation.results import (
@@ -74,6 +76,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
     colours = pictures.row_colours(rows, main)
     provenances = _distinct(row["provenance"] for row in rows.values() if row.get("provenance"))
     metric = provenances[0].get("metric", "FD") if provenances else "FD"
+    classes = _class_names(metrics, partition["num_conditions"])
     owners = {label: part["part"] for part in partition["parts"] for label in part["conditions"]}
     floor = metrics.get("floor") or {}
     sizes = _distinct(row.get("num_samples") for row in rows.values())
@@ -87,8 +90,13 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "summary": _summary(metrics, partition, metric),
         "wall": _duration(metrics.get("wall_seconds")),
         "tiles": _tiles(metrics, metric),
-        "heroes": _heroes(inputs, colours, owners),
-        "samples": _samples(inputs, owners),
+        "heroes": _heroes(inputs, colours, owners, classes),
+        "samples": _samples(inputs, owners, classes),
+        "classes": classes,
+        "are_named": not are_numbers(classes),
+        "name_width": _name_width(classes),
+        "extremes": extremes(prior := partition.get("prior") or ()),
+        "shares": [share(value) for value in prior],
         "table": table(rows, main, metric, colours),
         "num_samples": f"{sizes[0]:,}" if len(sizes) == 1 and sizes[0] else None,
         "equalities": [(words, EXPLANATIONS.get(equal, "")) for equal, words in held.items()],
@@ -110,6 +118,23 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "versions": inputs.versions,
         "provenances": [_yaml(provenance) for provenance in provenances],
     }
+
+
+def _class_names(metrics: Mapping[str, Any], num: int) -> tuple[str, ...]:
+    """The name of each class as the page shows it; its number where it has none, or none that could be seen."""
+    names = metrics.get("classes") or ()
+    numbers = numbered(num)
+    return (
+        tuple(printable(name) or number for name, number in zip(names, numbers, strict=True))
+        if len(names) == num
+        else numbers
+    )
+
+
+def _name_width(classes: Sequence[str]) -> int:
+    """Pixels beside a grid for the names of its lines: 18 for numbers below 100; what is longer than 88 is cut."""
+    longest = max(sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in name) for name in classes)
+    return 18 if longest <= 2 else min(88, 8 + 7 * longest)
 
 
 def _summary(metrics: Mapping[str, Any], partition: Mapping[str, Any], metric: str) -> str:
@@ -178,7 +203,9 @@ def _tone(ratio: float) -> str:
     return "neutral" if abs(ratio - 1) < 0.02 else "good" if ratio < 1 else "bad"
 
 
-def _heroes(inputs: ReportInputs, colours: Mapping[str, str], owners: Mapping[int, int]) -> list[dict[str, Any]]:
+def _heroes(
+    inputs: ReportInputs, colours: Mapping[str, str], owners: Mapping[int, int], classes: Sequence[str]
+) -> list[dict[str, Any]]:
     """Reference, first baselines and main row at a glance: the first image of up to ten classes, and three numbers."""
     metrics = inputs.metrics
     rows: Mapping[str, Row] = metrics["rows"]
@@ -194,7 +221,7 @@ def _heroes(inputs: ReportInputs, colours: Mapping[str, str], owners: Mapping[in
         for label, index in enumerate(range(0, len(pixels), inputs.num_grid_columns)):
             colour = pictures.part_colour(owners.get(label, 0)) if name == main else colours[name]
             uri = pictures.png_data_uri(pictures.grid_image(pixels[index : index + 1], 1))  # pyright: ignore[reportArgumentType]
-            images.append({"uri": uri, "label": label, "colour": colour})
+            images.append({"uri": uri, "label": classes[label], "colour": colour})
             if len(images) == 10:
                 break
         row = rows[name]
@@ -210,7 +237,7 @@ def _heroes(inputs: ReportInputs, colours: Mapping[str, str], owners: Mapping[in
     return heroes
 
 
-def _samples(inputs: ReportInputs, owners: Mapping[int, int]) -> list[dict[str, Any]]:
+def _samples(inputs: ReportInputs, owners: Mapping[int, int], classes: Sequence[str]) -> list[dict[str, Any]]:
     rows, main = inputs.metrics["rows"], inputs.metrics["main"]
     result = []
     for name in (name for name in rows if name in inputs.grids):
@@ -223,7 +250,7 @@ def _samples(inputs: ReportInputs, owners: Mapping[int, int]) -> list[dict[str, 
                 "note": _evaluations(rows[name]),
                 "uri": pictures.png_data_uri(pictures.grid_image(pixels, inputs.num_grid_columns)),
                 "labels": [
-                    {"label": label, "colour": pictures.part_colour(owners.get(label, 0)) if name == main else None}
+                    {"label": classes[label], "colour": pictures.part_colour(owners.get(label, 0)) if name == main else None}
                     for label in labels
                 ],
             }

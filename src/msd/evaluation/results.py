@@ -93,6 +93,7 @@ class _MetricNotes(Notes):
     rows: dict[str, _RowNotes]
     floor: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], float | None] | None = None
     routing_ms: _Milliseconds | None = None
+    seconds: dict[str, float | None] | None = None
     wall_seconds: float | None = None
 
 

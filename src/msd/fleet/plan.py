@@ -88,9 +88,14 @@ class Plan:
 def read_inputs(recipe: Recipe) -> Inputs:
     """Look at the teacher and the starts that the recipe and its rows name. Raises WeightsError."""
     checks.instance(recipe, Recipe, "recipe", "read one with load_recipe(name)", error=RecipeError)
+    return Inputs(read_teacher(recipe.teacher.source), read_starts(recipe))
+
+
+def read_starts(recipe: Recipe) -> dict[str, Start]:
+    """What students of the recipe and its rows start from, where that is not the teacher. Raises WeightsError."""
     recipes = [recipe, *(recipe.variant(recipe.row(name).overrides) for name in recipe.rows)]
     paths = {one.student.start for one in recipes if one.student.start != TEACHER}
-    return Inputs(read_teacher(recipe.teacher.source), {path: read_start(Path(path)) for path in sorted(paths)})
+    return {path: read_start(Path(path)) for path in sorted(paths)}
 
 
 def plan(recipe: Recipe, inputs: Inputs) -> Plan:
@@ -137,6 +142,7 @@ class _Planner:
             seed=recipe.seed if settings.seed is None else settings.seed,
             embeddings=teacher.embeddings,
             file=Path(settings.file) if settings.file else None,
+            classes=teacher.classes,
         )
         return make_partition(settings.method, request, teacher.prior)
 
@@ -193,6 +199,8 @@ class _Planner:
         needs: dict[str, str] = {}
         if settings.source == TEACHER:
             low, high = settings.solver.sigma_min or teacher.sigma_min, settings.solver.sigma_max or teacher.sigma_max
+            if low >= high:
+                raise RecipeError(f"pairs.solver: sigma_min {low:g} is not below sigma_max {high:g}; lower it.")
             solver = {"method": settings.solver.method, "num_steps": settings.solver.num_steps}
             task = PairsTask(**common, solver=solver | {"sigma_min": low, "sigma_max": high})
         else:

@@ -47,9 +47,9 @@ def main(folder: Path) -> int:
     """Do the job in `folder` as its only owner, and keep its books; returns the exit code."""
     from msd.training.engine import is_main_process
 
-    if not is_main_process():  # the first of them owns it for all
-        return _try(folder, lambda: None)
     try:
+        if not is_main_process():  # the first of them owns it for all
+            return _try(folder, lambda: None)
         with owned(folder, f"the worker of {folder.name}") as held:
             return _try(folder, held.check)
     except MsdError as error:  # another's: its books are not ours to write

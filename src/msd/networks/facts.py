@@ -59,6 +59,8 @@ class FactNotes(Notes):
     role: str | None = None
     task: str | None = None
     prior: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    classes: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
+    """Name of each condition. No part of the identity: other names make no other images."""
     partition_hash: str | None = None
     part: int | None = None
     conditions: tuple[int, ...] = ()

@@ -8,15 +8,6 @@ from msd.recipe.loading import load_recipe, packaged_recipes, restored, revised,
 from msd.recipe.recipe import Recipe, section_of
 from msd.recipe.rows import MAIN_ROW, BatchRule, Equal, Row
 from msd.recipe.sections import (
-    CLASSIFIER,
-    DATA,
-    DIGITS,
-    LITE0,
-    PACKAGED_PREFIX,
-    PRETRAIN,
-    STAGES,
-    STUDENT,
-    TEACHER,
     DataSection,
     DMSection,
     EvaluationSection,
@@ -28,11 +19,11 @@ from msd.recipe.sections import (
     RegressionSection,
     RoleSection,
     SolverSection,
-    StageName,
     StudentSection,
     TeacherSection,
 )
 from msd.recipe.values import Section
+from msd.recipe.words import CLASSIFIER, DATA, DIGITS, LITE0, PACKAGED_PREFIX, PRETRAIN, STAGES, STUDENT, TEACHER, StageName
 
 __all__ = [
     "CLASSIFIER",

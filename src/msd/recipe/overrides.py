@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from msd.errors import RecipeError
 from msd.reading import fitted
-from msd.recipe.sections import PATHS
+from msd.recipe.words import PATHS
 
 
 def set_value(content: dict[str, Any], key: str, value: Any) -> None:
@@ -42,8 +43,10 @@ def anchor(content: dict[str, Any], folder: Path) -> None:
             value = place.get(entry) if isinstance(place, dict) else None
             if isinstance(place, dict) and isinstance(value, str) and is_path(value):
                 try:
-                    place[entry] = str((folder / Path(value).expanduser()).resolve())
-                except (OSError, RuntimeError, ValueError) as error:  # no such user, a circle of links, a zero byte
+                    if "\0" in value:
+                        raise ValueError
+                    place[entry] = os.path.abspath(folder / Path(value).expanduser())  # links stay links
+                except (OSError, RuntimeError, ValueError) as error:  # no such user, a zero byte
                     raise RecipeError(f"{key}: {fitted(repr(value), 80)} leads nowhere; give another path.") from error
     rows = content.get("rows")
     for row in rows.values() if isinstance(rows, dict) else ():

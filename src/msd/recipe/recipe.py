@@ -16,8 +16,6 @@ from msd.recipe.messages import nearest, sentence
 from msd.recipe.overrides import flattened, set_value
 from msd.recipe.rows import DEFAULT_ROWS, MAIN_ROW, NAME_PATTERN, Row, check_sources, own_overrides, read_row
 from msd.recipe.sections import (
-    PATHS,
-    STAGES,
     DataSection,
     DMSection,
     EvaluationSection,
@@ -27,12 +25,11 @@ from msd.recipe.sections import (
     PartitionSection,
     PretrainSection,
     RoleSection,
-    Section,
-    Seed,
-    StageName,
     StudentSection,
     TeacherSection,
 )
+from msd.recipe.values import Section, Seed
+from msd.recipe.words import PATHS, STAGES, StageName
 
 NOT_IDENTITY = {"summary", "cost", "expected", "device", "evaluation", "fleet", "rows"}
 """What may change between two invocations on one run's folder."""
@@ -44,7 +41,7 @@ class Recipe(Section):
     """Everything about a run. Where a text says "the prototype", it means an experiment on 8x8 digits that preceded this
     package; "not tuned" means that nobody looked for a better value."""
 
-    name: str = Field(pattern=NAME_PATTERN)
+    name: str = Field(pattern=NAME_PATTERN, max_length=100)
     """What the run and its cohort are called. Default: the file's name."""
     summary: str = ""
     """One line that says what the recipe does, for `msd recipes`."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 from msd.errors import RecipeError
 from msd.recipe.messages import nearest
 from msd.recipe.overrides import flattened
-from msd.recipe.sections import STAGES, TEACHER
+from msd.recipe.words import STAGES, TEACHER
 
 MAIN_ROW = "cohort"
 """The row of the recipe itself, as it stands."""

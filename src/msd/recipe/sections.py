@@ -6,8 +6,6 @@ on 8x8 digits that preceded this package; "not tuned" means that nobody looked f
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -32,34 +30,7 @@ from msd.recipe.values import (
     Width,
     Word,
 )
-
-StageName = Literal["dm"]
-"""The stages a student can go through: each is also the name of its section in the recipe."""
-STAGES: tuple[str, ...] = typing.get_args(StageName)
-
-TEACHER = "teacher"
-"""The word for the teacher where a recipe names a source: what students start from, whose samples the pairs hold."""
-STUDENT = "student"
-"""The role that a cohort is made of, and so the name of its folder in a job's result."""
-PRETRAIN = "pretrain"
-"""The word for a teacher that the run trains itself, from the recipe's data."""
-CLASSIFIER, LITE0 = "classifier", "lite0"
-"""The words for feature networks: one trained on the recipe's data, and ImageNet's EfficientNet-Lite0."""
-DATA = "data"
-"""The word for the recipe's own images, as the reference of its metrics."""
-PACKAGED_PREFIX = "packaged:"
-DIGITS = f"{PACKAGED_PREFIX}digits"
-
-PATHS: dict[str, Callable[[str], bool]] = {
-    "data.source": lambda value: not value.startswith(PACKAGED_PREFIX),
-    "teacher.source": lambda value: value != PRETRAIN and not value.startswith(PACKAGED_PREFIX),
-    "partition.file": lambda value: True,
-    "student.start": lambda value: value != TEACHER,
-    "evaluation.features": lambda value: value not in (CLASSIFIER, LITE0) and not value.startswith(PACKAGED_PREFIX),
-    "evaluation.reference": lambda value: value != DATA and not value.startswith(PACKAGED_PREFIX),
-}
-"""Values that may be paths, each with the test whether it is one. A relative path belongs to the folder it was typed in, and
-a path is never part of a run's identity (its content is)."""
+from msd.recipe.words import CLASSIFIER, DATA, DIGITS, PACKAGED_PREFIX, TEACHER
 
 
 class DataSection(Section):
@@ -347,6 +318,20 @@ class EvaluationSection(Section):
     """Batch sizes at which a request is timed. Default: one user, a few, and throughput."""
     latency_repeats: Steps = 20
     """Requests timed at each batch size. Default: not tuned."""
+
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether the run trains a feature network of its own."""
+        return CLASSIFIER in (self.features, *self.also)
+
+    @model_validator(mode="after")
+    def _has_neighbours(self) -> EvaluationSection:
+        if self.nearest_neighbours >= self.num_samples:
+            raise ValueError(
+                f"nearest_neighbours {self.nearest_neighbours} must be below num_samples {self.num_samples}, as a sample is "
+                "no neighbour of its own"
+            )
+        return self
 
 
 class FleetSection(Section):

@@ -61,6 +61,8 @@ class GaussianMixtureTeacher:
 
     def _of(self, table: Tensor, condition: Tensor) -> Tensor:
         """The rows of a table that belong to conditions `[N]`."""
+        if condition.device.type == "cpu" and bool((condition < 0).any()):  # it would count from the end
+            raise ConditionError(unknown_class(self.num_conditions))
         try:
             return table[condition]
         except (IndexError, TypeError) as error:

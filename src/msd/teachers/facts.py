@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msd import checks
+from msd.conditions.names import numbered
 from msd.errors import WeightsError
 from msd.networks.facts import FACTS, REMEDY, WEIGHTS, FactNotes, identity, verified_facts
 from msd.networks.tensors import load_array
@@ -35,6 +36,11 @@ class TeacherFacts:
     sigma_min: float
     sigma_max: float
     """The noise levels it was trained on."""
+    classes: tuple[str, ...] = ()
+    """Name of each condition; their numbers where none are recorded. No part of `hash`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes) or numbered(self.num_conditions))
 
     def embeddings(self) -> NDArray[Any] | None:
         """What it has learned to tell its conditions apart by, `[num_conditions, D]`; None when it has no such table."""
@@ -76,7 +82,8 @@ def read_teacher(source: str | Path) -> TeacherFacts:
     prior = known.prior or (1 / num,) * num
     if len(prior) != num:
         raise WeightsError(f"{folder / FACTS} has a prior of {len(prior)} values for {num} conditions; mend one of them.")
-    content = identity(facts)
-    return TeacherFacts(
-        str(source), folder, content, num, prior, spec.licence, spec.noise_shape, spec.sigma_min, spec.sigma_max
-    )
+    classes = known.classes or ()
+    if classes and len(classes) != num:
+        raise WeightsError(f"{folder / FACTS} has {len(classes)} names (classes) for {num} conditions; mend one of them.")
+    levels = spec.sigma_min, spec.sigma_max
+    return TeacherFacts(str(source), folder, identity(facts), num, prior, spec.licence, spec.noise_shape, *levels, classes)

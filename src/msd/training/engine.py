@@ -101,14 +101,22 @@ class Engine:
 
 def is_main_process() -> bool:
     """Whether this process is the one that writes, as torchrun numbers them; before there is an engine, or after."""
-    return os.environ.get("RANK", "0") == "0"
+    return _of_launcher("RANK", 0) == 0
+
+
+def _of_launcher(name: str, default: int) -> int:
+    """A number that torchrun gives its processes by the environment. Raises RunError."""
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal():
+        raise RunError(f"the environment variable {name} is {checks.shown(value)}, not a number; unset it, or use torchrun.")
+    return int(value)
 
 
 @contextmanager
 def launched_engine(device: str, threads: int | None = None) -> Iterator[Engine]:
     """The engine of this process: alone, or under torchrun one of the processes that share each batch. Raises RunError."""
-    num_ranks, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if num_ranks == 1:
+    num_ranks, rank = _of_launcher("WORLD_SIZE", 1), _of_launcher("RANK", 0)
+    if num_ranks <= 1:
         yield Engine.on(device, threads)
         return
     local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device

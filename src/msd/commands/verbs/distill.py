@@ -22,7 +22,7 @@ def distill(
 
     Example: msd distill digits --students 0,2 --out runs/mine
     """
-    chosen = numbers(students, "--students") if students else None
+    chosen = numbers(students, "--students") if students is not None else None
     from msd.commands.distill import distill as command
 
     with request.run().owned("msd distill") as run:

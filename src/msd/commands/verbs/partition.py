@@ -19,7 +19,7 @@ def partition(*, request: RunRequest, output: Output) -> None:
     from msd.commands.tables import partition_table
 
     with request.run().owned("msd partition") as run:
-        planned, inputs = prepare(run)
+        planned, inputs = prepare(run, output)
         begin(run, planned, inputs, output)
     report = partition_report(run, inputs)
     output.show(partition_table(report, output.width))

@@ -1,0 +1,39 @@
+"""What can be planned before a run's own teacher is trained: all but the hashes that come from its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msd.data.images import ImageSet
+from msd.fleet.jobs import Job
+from msd.fleet.plan import Inputs, Plan, plan, pretrain_job, read_starts
+from msd.networks.build import unet_config
+from msd.recipe import Recipe
+from msd.teachers.facts import TeacherFacts
+
+
+def foreseen_plan(recipe: Recipe, images: ImageSet) -> tuple[Job, Plan]:
+    """The training of the teacher, and the plan of what follows it, whose keys and hashes will be others.
+
+    Where the partition depends on what the teacher learns, contiguous parts stand in for it. Raises what `plan` raises.
+    """
+    job = pretrain_job(recipe, images.hash)
+    settings = recipe.pretrain
+    codec = images.codec(settings.sigma_data, recipe.network.fold)
+    noise_shape = codec.noise_shape(images.pixel_shape)
+    unet_config(noise_shape, images.num_conditions, recipe.network.model_dump())  # refuses levels that the size has not
+    teacher = TeacherFacts(
+        recipe.teacher.source,
+        Path(),
+        job.task.hash,
+        images.num_conditions,
+        images.prior,
+        images.licence,
+        noise_shape,
+        settings.sigma_min,
+        settings.sigma_max,
+        images.classes,
+    )
+    if recipe.partition.method == "balanced-kmeans":
+        recipe = recipe.model_copy(update={"partition": recipe.partition.model_copy(update={"method": "contiguous"})})
+    return job, plan(recipe, Inputs(teacher, read_starts(recipe)))

@@ -1,0 +1,35 @@
+"""The words of a recipe: names that stand for something, and which values are paths unless they are one of them."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import Literal
+
+StageName = Literal["dm"]
+"""The stages a student can go through: each is also the name of its section in the recipe."""
+STAGES: tuple[str, ...] = typing.get_args(StageName)
+
+TEACHER = "teacher"
+"""The word for the teacher where a recipe names a source: what students start from, whose samples the pairs hold."""
+STUDENT = "student"
+"""The role that a cohort is made of, and so the name of its folder in a job's result."""
+PRETRAIN = "pretrain"
+"""The word for a teacher that the run trains itself, from the recipe's data."""
+CLASSIFIER, LITE0 = "classifier", "lite0"
+"""The words for feature networks: one trained on the recipe's data, and ImageNet's EfficientNet-Lite0."""
+DATA = "data"
+"""The word for the recipe's own images, as the reference of its metrics."""
+PACKAGED_PREFIX = "packaged:"
+DIGITS = f"{PACKAGED_PREFIX}digits"
+
+PATHS: dict[str, Callable[[str], bool]] = {
+    "data.source": lambda value: not value.startswith(PACKAGED_PREFIX),
+    "teacher.source": lambda value: value != PRETRAIN and not value.startswith(PACKAGED_PREFIX),
+    "partition.file": lambda value: True,
+    "student.start": lambda value: value != TEACHER,
+    "evaluation.features": lambda value: value not in (CLASSIFIER, LITE0) and not value.startswith(PACKAGED_PREFIX),
+    "evaluation.reference": lambda value: value != DATA and not value.startswith(PACKAGED_PREFIX),
+}
+"""Values that may be paths, each with the test whether it is one. A relative path belongs to the folder it was typed in, and
+a path is never part of a run's identity (its content is)."""
