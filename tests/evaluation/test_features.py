@@ -130,7 +130,7 @@ def test_images_of_another_shape_are_refused_with_the_next_step() -> None:
     network = load_network("packaged:digits")
     network.check_fits((1, 8, 8))
     with pytest.raises(
-        WeightsError, match="packaged:digits takes 1x8x8 images, these are 3x32x32; set evaluation.features=cl"
+        WeightsError, match=r"packaged:digits takes 1x8x8 images, these are 3x32x32; set evaluation\.features=cl"
     ):
         network.check_fits((3, 32, 32))
 
