@@ -35,7 +35,7 @@ toy: $(READY)
 $(READY): pyproject.toml constraints/cpu.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "msd needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet $(CONSTRAINTS) -e ".[dev]"
+	$(VENV)/bin/python -m pip install --quiet $(CONSTRAINTS) -e ".[dev,datasets]"
 	touch $@
 
 clean:

@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from benchmarks.abuse import api, arguments, disk, files, inputs, rivals, settings, signals, surroundings
+from benchmarks.abuse import api, arguments, disk, files, images, inputs, rivals, settings, signals, surroundings
 from benchmarks.abuse.case import Case
 from benchmarks.abuse.world import World
 
@@ -15,6 +15,7 @@ GROUPS: tuple[Callable[[World], Iterable[Case]], ...] = (
     files.by_key,
     files.by_byte,
     inputs.cases,
+    images.cases,
     arguments.cases,
     settings.cases,
     api.cases,

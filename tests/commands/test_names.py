@@ -84,7 +84,8 @@ def test_unknown_names_are_answered(named: Path, tmp_path: Path, labels: str, se
     assert not (tmp_path / "a.png").exists()
 
 
-def test_a_plan_names_the_classes_of_its_students(source: Path) -> None:
+def test_a_plan_names_the_classes_of_its_students(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     arguments = ("plan", "smoke", "--set", f"teacher.source={source}")
     jobs = {job["name"]: job for job in json.loads(msd(*arguments, "--json").stdout)["jobs"]}
     assert jobs["student-0"]["conditions"] == list(ANIMALS[:5])

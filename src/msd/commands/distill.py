@@ -9,14 +9,11 @@ from typing import Any
 
 from msd.cohort.manifest import Manifest, assemble
 from msd.commands.console import Output
-from msd.commands.pretrain import train_teacher
 from msd.commands.tables import describe
 from msd.commands.targets import check_results
 from msd.conditions.partition import Partition
-from msd.data.images import load_images
 from msd.errors import RecipeError, RunError
 from msd.files import write_json
-from msd.fleet.foresight import foreseen_plan
 from msd.fleet.jobs import Job, is_done, read_result, read_status, result_folder, student_folder
 from msd.fleet.local import num_fitting, run_jobs
 from msd.fleet.plan import Inputs, Plan, Row, StoredPlan, plan, read_inputs
@@ -31,9 +28,9 @@ def prepare(run: Run, output: Output) -> tuple[Plan, Inputs]:
     recipe asks for is known to be possible."""
     Engine.on(run.recipe.device)
     if run.recipe.teacher.source == PRETRAIN:
-        images = load_images(run.recipe.data)
-        foreseen_plan(run.recipe, images)  # what cannot be done is said now, not when the teacher is there
-        train_teacher(run, images, output)
+        from msd.commands.pretrain import own_teacher  # only here: distilling never touches real images
+
+        own_teacher(run, output)
     inputs = read_inputs(run.resolved)
     planned = plan(run.resolved, inputs)
     check_results(run)

@@ -21,6 +21,7 @@ from msd.evaluation.features import load_classifier, save_classifier
 from msd.evaluation.features import read_facts as read_feature_facts
 from msd.evaluation.samplers import teacher_sampler
 from msd.files import replacing_folder, write_json
+from msd.fleet.foresight import foreseen_plan
 from msd.fleet.jobs import Job, TrainTask, result_folder
 from msd.fleet.local import run_jobs
 from msd.fleet.plan import pretrain_job
@@ -30,6 +31,16 @@ from msd.reading import clause
 from msd.recipe import TEACHER
 from msd.run import Run
 from msd.training.engine import Engine
+
+
+def own_teacher(run: Run, output: Output) -> None:
+    """The teacher that the run's recipe asks it to train, trained unless it is there.
+
+    Raises what planning with it would raise, as far as that can be foreseen: now, not hours later.
+    """
+    images = load_images(run.recipe.data)
+    foreseen_plan(run.recipe, images)
+    train_teacher(run, images, output)
 
 
 def train_teacher(run: Run, images: ImageSet, output: Output) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from msd.data.images import ImageSet, hash_header
 from msd.data.making import OnProgress, Reading
 from msd.data.sources import Key, Source, scan
 from msd.data.sources.source import shown
-from msd.data.staging import LABELS, PIXELS
+from msd.data.staging import LABELS, PIXELS, Staging
 from msd.errors import DataError, MsdError, warn
 from msd.files import ensure_writable, remove_leftovers, replacing_folder, sha256_json, write_json
 from msd.reading import Kind, Sha256, Stored, clause, open_regular, read_model, reason
@@ -170,9 +170,10 @@ def _made(
     except MsdError as error:
         raise DataError(f"{clause(error)}; set MSD_CACHE to a folder for caches of images.") from error
     remove_leftovers(images)
-    with replacing_folder(folder, (PIXELS, LABELS, DESCRIPTION)) as temporary, quiet():
+    ours = (PIXELS, LABELS, DESCRIPTION)
+    with replacing_folder(folder, ours) as temporary, Staging(temporary, data.channels) as staging, quiet():
         reading = Reading(source, data)
-        staging = reading.fill(temporary, how, on_progress)
+        reading.fill(staging, how, on_progress)
         names, labels = reading.labelled()
         if _key(source) != key:
             raise DataError(f"{shown(str(source.path))} was changed while it was read; give the command again.")

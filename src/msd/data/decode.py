@@ -139,18 +139,12 @@ def _opened(content: bytes | Path) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Decoded, and turned as its EXIF data say. Raises what the decoder does."""
-    mode = image.mode
     image.load()
-    image.info["mode"] = mode
     try:
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # broken notes about an image that is whole
         turn = None
-    if turn is None:
-        return image
-    turned = image.transpose(turn)
-    turned.info = image.info
-    return turned
+    return image if turn is None else image.transpose(turn)
 
 
 def _of_pixels(pixels: NDArray[np.uint8]) -> Image.Image:

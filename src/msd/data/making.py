@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -42,9 +41,8 @@ class Reading:
         self._names: tuple[str, ...] = ()
         self._index: dict[Label, int] = {}
 
-    def fill(self, folder: Path, how: Decoding, on_progress: OnProgress) -> Staging:
-        """Decode all of it into a new staging file in `folder`. Raises DataError."""
-        staging = Staging(folder, self._data.channels)
+    def fill(self, staging: Staging, how: Decoding, on_progress: OnProgress) -> None:
+        """Decode all of it. Raises DataError."""
         total = self._source.count(self._data.split) or 0
         for entry, found in decoded(self._source.entries(self._data.split), how):
             if isinstance(found, Damaged):
@@ -59,7 +57,6 @@ class Reading:
         done = staging.num + len(self._damaged)
         on_progress(done, done)
         self._check_damage(staging.num)
-        return staging
 
     def _count(self, entry: Entry, found: Decoded) -> None:
         self._order.append(self._labels.setdefault(entry.label, len(self._labels)))

@@ -86,16 +86,26 @@ def _decode_all(entries: list[Entry], how: Decoding) -> list[Result]:
 
 
 class Staging:
-    """Rows of pixels in a temporary file, grey ones until the first colour comes; `finish` puts them into their order."""
+    """Rows of pixels in a temporary file, grey ones until the first colour comes; `finish` puts them into their order.
+
+    A context, which ends with the file closed.
+    """
 
     def __init__(self, folder: Path, channels: int | None):
         self._folder = folder
-        self._stream = open(folder / STAGED, "w+b")  # noqa: SIM115 (closed by finish, or with the process)
+        self._stream = open(folder / STAGED, "w+b")  # noqa: SIM115 (closed on leaving the context)
         self._channels = channels or 1
         self._num_grey = 0
         self._digests = bytearray()
         self._side = 0
         self.num = 0
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # of a full disk, which was told already
+            self._stream.close()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -145,7 +155,6 @@ class Staging:
         content = numbers[order].astype("<i8").tobytes()
         digest.update(content)
         (self._folder / LABELS).write_bytes(content)
-        self._stream.close()
         (self._folder / STAGED).unlink()
         return digest.hexdigest()
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from msd.data.decode import MAX_FILE_BYTES, Damaged
 from msd.data.sources.folders import IMAGES, UNSUPPORTED, unsupported
-from msd.data.sources.source import Entry, Key, Label, Source, file_key, label_of, shown, split_of
-from msd.data.sources.tree import is_ours
+from msd.data.sources.source import Entry, Key, Label, Source, file_key, label_of, shards_in, shown, split_of
 from msd.errors import DataError
 from msd.reading import Broken, fitted, open_regular, parse_json, reason
 
@@ -33,12 +32,9 @@ class Shards(Source):
 
     @classmethod
     def found(cls, path: Path) -> Shards | None:
-        if path.is_dir():
-            places = [path, *sorted(inner for inner in path.iterdir() if inner.is_dir() and is_ours(inner.name))]
-            files = [file for place in places for file in place.iterdir() if is_ours(file.name)]
-            shards = sorted(file for file in files if file.name.lower().endswith(TARS))
-        else:
-            shards = [path] if path.name.lower().endswith(TARS) else []
+        if not path.is_dir():
+            return cls(path, [path]) if path.name.lower().endswith(TARS) else None
+        shards = shards_in(path, TARS)
         return cls(path, shards) if shards else None
 
     def key(self) -> Key:

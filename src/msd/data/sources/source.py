@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from abc import ABC, abstractmethod
@@ -109,6 +110,21 @@ def file_key(*paths: Path) -> Key:
 def stamp(modified_ns: int, changed_ns: int) -> int:
     """One number of a file's two times: the second also tells of a file that was replaced and given the old one's time."""
     return (modified_ns << 64) ^ changed_ns
+
+
+def shards_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """The files of a folder whose names end so, sorted; also those in its folders `data`, train, test and val."""
+    found: list[Path] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.name.lower().endswith(endings):
+                found.append(Path(entry.path))
+            elif entry.name.lower() in ("data", *SPLIT_NAMES) and entry.is_dir(follow_symlinks=False):
+                with os.scandir(entry) as inner:
+                    found += [Path(one.path) for one in inner if one.name.lower().endswith(endings)]
+    return sorted(found)
 
 
 def split_of(path: Path, root: Path) -> str:

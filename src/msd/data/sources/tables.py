@@ -12,8 +12,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from msd.data.decode import Content, Damaged
-from msd.data.sources.source import Entry, Key, Label, Source, file_key, normal, split_of
-from msd.data.sources.tree import is_ours
+from msd.data.sources.source import Entry, Key, Label, Source, file_key, normal, shards_in, split_of
 from msd.errors import DataError
 from msd.reading import Broken, Kind, Name, Notes, open_regular, parse_json, read_model, reason
 
@@ -66,9 +65,8 @@ class Tables(Source):
             return cls(path, {file: split for split in splits for file in _saved(path / split)}, "saved dataset")
         if (path / STATE).exists():
             return cls(path, dict.fromkeys(_saved(path), ""), "saved dataset")
-        places = [path, *sorted(inner for inner in path.iterdir() if inner.is_dir() and is_ours(inner.name))]
-        files = sorted(file for place in places for file in place.iterdir() if file.name.lower().endswith(PARQUET))
-        return cls(path, {file: split_of(file, path) for file in files if is_ours(file.name)}, "Parquet") if files else None
+        files = shards_in(path, (PARQUET,))
+        return cls(path, {file: split_of(file, path) for file in files}, "Parquet") if files else None
 
     def key(self) -> Key:
         return file_key(*self._files)
