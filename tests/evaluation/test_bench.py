@@ -10,10 +10,15 @@ import torch
 
 from builders import tiny_denoiser
 from msd.conditions.partition import Partition
-from msd.data.images import load_images
+from msd.data.images import ImageSet, load_images
 from msd.diffusion.solvers import Solver
+from msd.errors import DataError, WeightsError
+from msd.evaluation import bench as bench_module
 from msd.evaluation.bench import Bench
+from msd.evaluation.features import Extractor, load_network
 from msd.evaluation.latency import measure_latency, measure_peak_memory
+from msd.evaluation.metrics import frechet_distance
+from msd.evaluation.reference import evenly
 from msd.evaluation.samplers import Sampler, teacher_sampler
 from msd.networks.folder import save_denoiser
 from msd.recipe import EvaluationSection, load_recipe
@@ -52,6 +57,61 @@ def test_a_sampler_is_called_as_its_row(bench):
     assert (sampler.name, sampler.num_function_evaluations) == ("any name", 2)
     noise, labels = bench.inputs
     assert sampler.in_batches(noise, labels, 16).shape == (40, 1, 8, 8)
+
+
+def halves(pixels):
+    """A feature network that knows no classes: the upper and the lower half of an image, and their product."""
+    upper, lower = pixels[..., :4, :].mean((1, 2, 3)), pixels[..., 4:, :].mean((1, 2, 3))
+    return torch.stack([upper, lower, upper * lower], 1), None
+
+
+@pytest.fixture
+def two_opinions(monkeypatch, bench):
+    """A bench with a second network that takes images of any shape."""
+    second = Extractor(halves, "lite0", "2" * 64, "FID-halves", at_a_time=7)
+    monkeypatch.setattr(
+        bench_module, "load_network", lambda name, run: second if name == "lite0" else load_network(name, run)
+    )
+    monkeypatch.setattr(bench_module, "SEEN_AGAIN", 25)
+    monkeypatch.setattr(bench_module, "MOST_SEEN_AGAIN", 300)
+    return replace(bench, settings=bench.settings.model_copy(update={"also": ("lite0",)}))
+
+
+def test_a_second_opinion_is_a_distance_more(bench, two_opinions):
+    """Beside the first one's numbers, which stay; on so many images, in its network's own batches."""
+    pixels = bench.images.pixels[:40]
+    first = bench.score(pixels)
+    assert two_opinions.num_unseen == 300 + 1797
+    done = []
+    two_opinions.look(done.append)
+    assert (sum(done), two_opinions.num_unseen) == (300 + 1797, 0)
+    done.clear()
+    second = two_opinions.score(pixels, done.append)
+    real = halves(bench.images.pixels[evenly(1797, 300)])[0]
+    assert second.pop("others") == {"FID-halves": pytest.approx(frechet_distance(real, halves(pixels[:25])[0]), abs=1e-4)}
+    assert second == first
+    assert done == [7, 7, 7, 4]
+    assert two_opinions.work == 40 + 25
+    assert two_opinions.provenance["also"] == {
+        "FID-halves": {"feature_network_sha256": "2" * 64, "num_reference": 300, "num_samples": 25}
+    }
+    assert two_opinions.content != bench.content
+
+
+def test_a_network_without_classes_has_no_label_accuracy(bench, two_opinions):
+    other = replace(two_opinions, settings=bench.settings.model_copy(update={"features": "lite0"}))
+    found = other.score(bench.images.pixels[:40])
+    assert found["label_accuracy"] is None
+    assert found["frechet_distance"] > 0
+    assert other.provenance["metric"] == "FID-halves"
+
+
+def test_images_of_another_shape_than_the_real_ones_are_refused(bench):
+    with pytest.raises(DataError, match="the images are 3x8x8 and the real ones 1x8x8"):
+        bench.score(torch.zeros(40, 3, 8, 8))
+    large = ImageSet("large", torch.zeros(10, 3, 32, 32), torch.arange(10), 10, "CC0")
+    with pytest.raises(WeightsError, match=r"packaged:digits takes 1x8x8 images, these are 3x32x32; set evaluation"):
+        replace(bench, images=large)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the probe reads /proc")

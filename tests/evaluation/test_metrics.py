@@ -1,6 +1,7 @@
 """Distances between sample sets, on feature clouds whose true distance is known."""
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
+from msd.evaluation import metrics
 from msd.evaluation.metrics import (
     bootstrap_floor,
+    distances_between,
     frechet_distance,
     kernel_distance,
     label_accuracy,
     memorisation,
+    nearest_distances,
     precision_recall,
 )
 
@@ -170,3 +174,67 @@ def test_bootstrap_floor_falls_with_the_number_of_samples():
     assert math.log(floors[0] / floors[2]) / math.log(16) == pytest.approx(1, abs=0.3)
     assert bootstrap_floor(real, 50) == floors[0]
     assert bootstrap_floor(real, 50, seed=1) != floors[0]
+
+
+def test_memorisation_of_bytes_is_that_of_their_floats():
+    """8-bit pixels, as they lie in a file, and the same as numbers in [-1, 1]."""
+    generator = torch.Generator().manual_seed(3)
+    bytes_ = torch.randint(0, 256, (90, 3, 4, 4), generator=generator).to(torch.uint8)
+    generated = torch.rand(50, 3, 4, 4, generator=generator) * 2 - 1
+    assert memorisation(bytes_, generated) == memorisation(bytes_.float() / 127.5 - 1, generated)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(0, 1000), st.sampled_from([1e-3, 1.0, 100.0]))
+@settings(deadline=None, max_examples=40)
+def test_nearest_distances_by_pieces_are_the_exact_ones(num_points, num, rows, seed, scale):
+    """Whatever the size of a piece, and for the nearest other one as well."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(num_points, 1, 2, 3, generator=generator) * scale
+    pixels = torch.randn(num, 1, 2, 3, generator=generator) * scale
+    exact = (points[:, None] - pixels[None]).flatten(2).square().mean(2).sqrt()
+    between = (pixels[:, None] - pixels[None]).flatten(2).square().mean(2).sqrt().fill_diagonal_(math.inf)
+    with mock.patch.object(metrics, "ROWS_AT_A_TIME", rows):
+        found = nearest_distances(points, pixels)
+        others = nearest_distances(pixels, pixels, torch.arange(num))
+    assert torch.allclose(found, exact.min(1).values, rtol=1e-3, atol=1e-3 * scale)
+    assert torch.allclose(others, between.min(1).values, rtol=1e-3, atol=1e-3 * scale)
+
+
+def test_large_sets_are_measured_in_pieces_and_by_samples(monkeypatch):
+    """No matrix of distances has more rows or columns than a piece; of many real images some stand for all."""
+    shapes = []
+    cdist, addmm = torch.cdist, torch.addmm
+
+    def noted(result):
+        shapes.append(result.shape)
+        return result
+
+    monkeypatch.setattr(metrics.torch, "cdist", lambda *points: noted(cdist(*points)))
+    monkeypatch.setattr(metrics.torch, "addmm", lambda *terms, **factors: noted(addmm(*terms, **factors)))
+    real, generated = gaussian(300, 4).float(), gaussian(200, 4, seed=1).float()
+    whole = precision_recall(real, generated)
+    monkeypatch.setattr(metrics, "ROWS_AT_A_TIME", 30)
+    shapes.clear()
+    assert precision_recall(real, generated) == pytest.approx(whole, abs=0.01)
+    assert max(rows for rows, _ in shapes) == 30
+    monkeypatch.setattr(metrics, "MOST_NEIGHBOURS", 90)
+    shapes.clear()
+    assert precision_recall(real, generated) == pytest.approx(precision_recall(real[:90], generated[:90]))
+    assert max(columns for _, columns in shapes) == 90
+
+    images = torch.rand(400, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    everyone = distances_between(images)
+    shapes.clear()
+    monkeypatch.setattr(metrics, "MOST_BETWEEN", 50)
+    some = distances_between(images)
+    assert len(some) == 50
+    assert set(some.tolist()) <= set(everyone.tolist())
+    assert max(max(shape) for shape in shapes) <= 30
+    assert torch.equal(some, distances_between(images))
+
+
+def test_frechet_distance_sums_moments_in_pieces(monkeypatch):
+    real, generated = gaussian(500, 4), gaussian(300, 4, seed=1) + 1
+    whole = frechet_distance(real, generated)
+    monkeypatch.setattr(metrics, "MOMENTS_AT_A_TIME", 70)
+    assert frechet_distance(real, generated) == pytest.approx(whole, rel=1e-9)

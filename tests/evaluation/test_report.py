@@ -155,6 +155,14 @@ def test_the_table_states_its_floor_and_the_rows_left_out_of_the_bars(written):
     assert "Off this scale and left out: quick, rash." in page
 
 
+def test_a_second_opinion_is_a_column_and_a_verdict_where_there_is_one(tmp_path, written):
+    for name, row in (inputs := synthetic_inputs()).metrics["rows"].items():
+        row["others"] = {"FID-Lite0": 77.7 + (name != MAIN)}
+    page = write_report(tmp_path, inputs).read_text(encoding="utf-8")
+    for words in ("FID-Lite0\u00a0\u2193", "77.7", "FID-Lite0 do not agree on who wins between ours and lone-patient."):
+        assert (words in page, words in written[1]) == (True, False)
+
+
 def test_a_cohort_that_loses_is_said_to_lose(written):
     _, page = written
     assert '<div class="tile good"><b>0.76\u00d7</b>' in page

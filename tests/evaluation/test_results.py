@@ -12,7 +12,16 @@ from rich.console import Console
 from msd.commands.console import Output, show_metrics
 from msd.commands.tables import metrics_table
 from msd.errors import RunError
-from msd.evaluation.results import batch_sizes, description, equality, headline, latencies, read_metrics
+from msd.evaluation.results import (
+    agreements,
+    batch_sizes,
+    description,
+    equality,
+    headline,
+    latencies,
+    other_metrics,
+    read_metrics,
+)
 
 
 def row(kind: str, distance: float | None, milliseconds: float, **facts: Any) -> dict[str, Any]:
@@ -122,3 +131,43 @@ def test_the_console_says_the_ratios(capsys):
     ):
         assert words in said.err, words
     assert "FD-cats on 1000 samples; latency on cpu with 2 CPU threads" in said.out
+
+
+def opinions(**distances: float | None) -> dict[str, Any]:
+    """The rows' distances in a second opinion, where it has one."""
+    found = metrics()
+    for name, distance in distances.items():
+        found["rows"][name]["others"] = {"FID-Lite0": distance}
+    return found
+
+
+def test_two_opinions_agree_or_it_is_said_between_whom_they_do_not():
+    """By the first, parts (2.6) beats one (3.4) and loses to other (2.4)."""
+    assert agreements(metrics()) == []
+    assert agreements(opinions(parts=50.0, one=60.0, other=40.0)) == [
+        "FD-cats and FID-Lite0 agree on who wins between parts and one, other."
+    ]
+    assert agreements(opinions(parts=50.0, one=45.0, other=40.0)) == [
+        "FD-cats and FID-Lite0 do not agree on who wins between parts and one."
+    ]
+    assert agreements(opinions(parts=50.0, one=60.0, other=None)) == [
+        "FD-cats and FID-Lite0 agree on who wins between parts and one."
+    ]
+    assert agreements(opinions(one=60.0)) == []
+    counted = opinions(parts=50.0, one=60.0)
+    counted["rows"]["parts"]["provenance"]["also"] = {"FID-Lite0": {"num_samples": 500}}
+    assert agreements(counted) == ["FD-cats and FID-Lite0 (on 500 samples) agree on who wins between parts and one."]
+    assert agreements(opinions(parts=None, one=60.0)) == []
+
+
+def test_the_second_opinion_is_a_column_and_a_sentence(tmp_path, capsys):
+    told = opinions(slow=9.0, parts=57.25, one=45.0, other=None)
+    assert other_metrics(told["rows"]) == ["FID-Lite0"]
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(metrics_table(told, "title", 200))
+    assert "FID-Lite0" in stream.getvalue()
+    assert "57.25" in stream.getvalue()
+    show_metrics(told, Output())
+    assert "FD-cats and FID-Lite0 do not agree on who wins between parts and one." in capsys.readouterr().err
+    (tmp_path / "metrics.json").write_text(json.dumps(told))
+    assert read_metrics(tmp_path / "metrics.json") == told

@@ -17,9 +17,10 @@ from msd.errors import warn
 
 Progress = AbstractContextManager[Callable[[int], None]]
 
-WIDTHS = (32, 48, 64, 96)
-"""Channels of the levels of images up to 32x32, the finest first; larger ones get levels of FINEST channels before them."""
-FINEST = 16
+SMALLEST = (32, 48)
+"""Channels of the two levels of images of 8x8 pixels."""
+WIDTHS = (16, 32, 64, 96)
+"""Channels of the last levels of larger ones, the coarsest last; what comes before them is as wide as the first."""
 EXTRACTED_AT_A_TIME = 1000
 MOST_EPOCHS, FEWEST_EPOCHS = 60, 10
 """The rate falls from epoch to epoch; one is a pass over the set, or on a large set a part of it, drawn anew."""
@@ -44,7 +45,7 @@ class FeatureNetwork(nn.Module):
         super().__init__()
         channels, height, width = pixel_shape
         levels = num_levels(height, width)
-        widths = ((FINEST,) * (levels + 1 - len(WIDTHS)) + WIDTHS)[: levels + 1]
+        widths = SMALLEST if levels == 1 else (WIDTHS[:1] * (levels + 1 - len(WIDTHS)) + WIDTHS)[-levels - 1 :]
         self.pixel_shape = pixel_shape
         self.num_features = 64 if levels == 1 else 128
         layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, padding=1), nn.ReLU()]

@@ -19,8 +19,8 @@ from pydantic import Field
 from torch import Tensor
 
 from msd import checks
+from msd.data.cache import cache_folder
 from msd.data.images import ImageSet, as_float
-from msd.data.place import cache_folder
 from msd.errors import DataError, MsdError, warn
 from msd.evaluation.features import Extractor, packaged_folder
 from msd.files import replacing
@@ -118,7 +118,7 @@ def _batches(images: ImageSet, index: Tensor, size: int) -> Iterator[Tensor]:
 def kept_reference(
     images: ImageSet, network: Extractor, most: int = MOST_REAL, on_progress: Callable[[int], None] = lambda done: None
 ) -> Reference:
-    """As `reference_of`, kept in the user's cache by the hash of network and images; where that can't be, with a warning."""
+    """As `reference_of`, kept in the user's cache by the hashes of network and images; where it can't be, with a warning."""
     num = min(len(images), most)
     if num < KEPT_FROM and network.num_conditions is not None:
         return reference_of(images, network, most, on_progress)
@@ -126,7 +126,7 @@ def kept_reference(
     try:
         path = cache_folder() / "features" / f"{network.sha256[:20]}-{images.hash[:20]}-{num}.safetensors"
     except MsdError as error:
-        warn(f"features of {images.name} are not kept for the next time: {error}")
+        warn(f"features of {images.name} are not kept for the next time ({clause(error)}); set MSD_CACHE to a folder.")
         return reference_of(images, network, most, on_progress)
     found = _found(path, images, network, most) if os.path.lexists(path) else None
     if found is not None:
@@ -136,7 +136,7 @@ def kept_reference(
     try:
         write_reference(path, found, torch.float32)
     except MsdError as error:
-        warn(f"features of {images.name} are not kept for the next time: {error}")
+        warn(f"features of {images.name} are not kept for the next time ({clause(error)}); set MSD_CACHE to a folder.")
     return found
 
 

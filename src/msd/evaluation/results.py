@@ -188,13 +188,17 @@ def agreements(metrics: Mapping[str, Any]) -> list[str]:
             compared.append(name)
             if first != second:
                 contrary.append(name)
-        if contrary:
-            sentences.append(
-                f"{metric} and {other} do not agree on who wins between {metrics['main']} and {', '.join(contrary)}."
-            )
-        elif compared:
-            sentences.append(f"{metric} and {other} agree on who wins between {metrics['main']} and {', '.join(compared)}.")
+        if compared:
+            verb, names = ("do not agree", contrary) if contrary else ("agree", compared)
+            winner = f"on who wins between {metrics['main']} and {', '.join(names)}"
+            sentences.append(f"{metric} and {other}{_counted(main, other)} {verb} {winner}.")
     return sentences
+
+
+def _counted(row: Row, other: str) -> str:
+    """On how many samples a second opinion is, where that is another number than the first one's."""
+    num = (((row.get("provenance") or {}).get("also") or {}).get(other) or {}).get("num_samples")
+    return "" if num in (None, row.get("num_samples")) else f" (on {num:,} samples)"
 
 
 def _order(first: float | None, second: float | None) -> int | None:
