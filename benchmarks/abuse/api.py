@@ -17,7 +17,6 @@ LABELS = (
     "0.5",
     "[0.5]",
     "[True]",
-    "['3']",
     "'3'",
     "None",
     "[None]",
@@ -52,7 +51,6 @@ NOISES = (
     "torch.zeros(2)",
     "torch.full((2, 1, 8, 8), float('nan'))",
     "torch.full((2, 1, 8, 8), float('inf'))",
-    "torch.zeros(2, 1, 8, 8).double()",
     "torch.zeros(2, 1, 8, 8).long()",
     "np.zeros((2, 1, 8, 8))",
     "torch.zeros(2, 1, 8, 9)",
@@ -205,6 +203,8 @@ RECIPES = (
     "recipe.variant({'dm.weight': float('nan')})",
 )
 FINE_ONES = (
+    "cohort.generate([1, 2], noise=torch.zeros(2, 1, 8, 8).double())",
+    "cohort.generate(['3'], seed=0)",
     "cohort.generate([3, 3], seed=0)",
     "cohort.generate([], seed=0)",
     "cohort.generate((0, 9), seeds=(1, 2))",

@@ -60,6 +60,14 @@ def test_the_plan_shows_the_teacher_first_and_no_hash_that_is_not_known(run: Pat
     assert jobs[2]["after"] == [jobs[0]["key"], "pairs"]
 
 
+def test_what_cannot_be_measured_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    """A demo ends in a table; hours before it, the networks and references that the table needs are looked at."""
+    folder = tmp_path / "run"
+    arguments = ("demo", *OWN, folder, "--set", f"evaluation.features={tmp_path / 'nowhere'}")
+    assert "nowhere" in fails(*arguments)
+    assert not (folder / "jobs").exists()
+
+
 def test_images_that_changed_are_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run is about one set of images: with others, it says what to do and touches nothing."""
 

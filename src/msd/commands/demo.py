@@ -6,7 +6,7 @@ from typing import Any
 
 from msd.commands.console import Output, show_metrics
 from msd.commands.distill import assemble_row, begin, partition_report, prepare, train
-from msd.commands.evaluate import evaluate_run, table_of
+from msd.commands.evaluate import check_measurable, evaluate_run, table_of
 from msd.commands.pretrain import pretrain_features
 from msd.commands.report import make_report
 from msd.commands.tables import partition_table
@@ -22,6 +22,7 @@ def demo(run: Run, output: Output) -> dict[str, Any]:
     """
     if run.recipe.evaluation.needs_classifier:
         pretrain_features(run, output)
+    check_measurable(run)
     planned, inputs = prepare(run, output)
     begin(run, planned, inputs, output)
     output.show(partition_table(partition_report(run, inputs), output.width))

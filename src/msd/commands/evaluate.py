@@ -14,6 +14,7 @@ import torch
 from msd.cohort.generate import Cohort
 from msd.cohort.manifest import MANIFEST, REMEDY, Manifest, read_manifest
 from msd.commands.console import Output
+from msd.conditions.partition import Partition
 from msd.data.images import load_images
 from msd.diffusion.solvers import Solver
 from msd.errors import RunError, WeightsError
@@ -27,8 +28,9 @@ from msd.fleet.jobs import Job, TrainTask, read_status
 from msd.fleet.plan import StoredPlan, StoredRow
 from msd.networks.facts import identity, verified_facts
 from msd.reading import Kind
-from msd.recipe import DATA, MAIN_ROW, Recipe, restored, revised
+from msd.recipe import DATA, MAIN_ROW, PRETRAIN, Recipe, restored, revised
 from msd.run import COHORT, EVALUATIONS, RECIPE, ROWS, Run
+from msd.teachers.facts import read_teacher
 from msd.teachers.folder import Teacher, load_teacher
 from msd.training.engine import Engine
 
@@ -90,6 +92,15 @@ def open_bench(recipe: Recipe, cohort: Cohort, run_folder: Path | None = None) -
     settings = recipe.evaluation
     images = load_images(recipe.data) if settings.reference == DATA or settings.also else None
     return Bench(images, cohort.partition, settings, cohort.noise_shape, run_folder)
+
+
+def check_measurable(run: Run) -> None:
+    """Hours before there is anything to measure: raises what measuring would, as far as images and teacher tell it."""
+    recipe, settings = run.recipe, run.recipe.evaluation
+    own = recipe.teacher.source == PRETRAIN  # it will make what it is trained on
+    images = load_images(recipe.data) if own or settings.reference == DATA or settings.also else None
+    num = images.num_conditions if own and images else read_teacher(recipe.teacher.source).num_conditions
+    Bench(images, Partition.whole((1 / num,) * num), settings, run_folder=run.folder)
 
 
 def teacher_subjects(teacher: Teacher) -> dict[str, Subject]:

@@ -35,8 +35,8 @@ def sample(
     """
     from msd.conditions.names import split_names
 
-    chosen = split_names(labels) if labels else None
+    chosen = split_names(labels) if labels is not None else None
     from msd.commands.sample import sample as command
 
-    value = command(cohort, chosen, num, seed or 0, out, device or "cpu", names=names)
+    value = command(cohort, chosen, num, seed or 0, out, "cpu" if device is None else device, names=names)
     output.result(value, f"{value['num_images']} images in {out}")
