@@ -124,6 +124,16 @@ def test_a_worker_is_the_same_forked_or_new(
 
 
 @LINUX
+def test_a_launcher_whose_command_is_gone_does_not_begin() -> None:
+    """Not even with a request in its pipe, for which it would import torch first."""
+    nobody = subprocess.Popen([sys.executable, "-c", ""])
+    nobody.wait()
+    command = [sys.executable, "-m", "msd.fleet.launcher", str(nobody.pid)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.wait(60) == 1  # its input is still open
+
+
+@LINUX
 def test_workers_go_with_a_killed_launcher_and_the_command_notices(
     launcher: Launcher, teacher: Teacher, halves: Partition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The process that starts workers and ends with the command: `python -m msd.fleet.launcher`, spoken to through its pipes.
+"""The process that starts workers and ends with the command: `python -m msd.fleet.launcher PARENT`, spoken to by pipes.
 
 A command starts one when it has its first job to do. On Linux it imports torch and diffusers once (several seconds) and
 forks a worker for each job on the CPU; elsewhere, and for jobs on a GPU, whose driver does not survive a fork, a worker is a
@@ -40,7 +40,7 @@ def main() -> None:
     # Only the command says when to stop; Ctrl-C and a closed terminal reach it, and not this process.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    _end_with_parent()
+    _end_with_parent(int(sys.argv[1]))  # which may have gone before this line, leaving a request in the pipe
     requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "w")
     # Nothing that a library prints may look like an answer.
     os.dup2(2, 1)
@@ -132,11 +132,11 @@ def _become_worker(request: dict[str, Any], launcher: int, forked: bool, words: 
     os._exit(code)
 
 
-def _end_with_parent(parent: int | None = None) -> None:
-    """Let the system kill this process when the one that started it dies; `parent` tells whether it has already."""
+def _end_with_parent(parent: int) -> None:
+    """Let the system kill this process when `parent`, which started it, dies; end if it has already."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if parent is not None and os.getppid() != parent:
+        if os.getppid() != parent:
             os._exit(1)
 
 

@@ -148,7 +148,7 @@ def _popen() -> subprocess.Popen[bytes]:
     # torch must not ask the CUDA driver how many cards there are: that too would break what is forked.
     environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     process = subprocess.Popen(
-        [sys.executable, "-m", "msd.fleet.launcher"],
+        [sys.executable, "-m", "msd.fleet.launcher", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
