@@ -268,9 +268,9 @@ def test_a_place_that_takes_no_file_is_told_before_anything_is_read(pictures: Pa
 @pytest.mark.parametrize(
     ("source", "out", "name"),
     [
-        ("a/My Pictures", None, "My-Pictures"),
+        ("a/My Pictures", None, "my-pictures"),
         ("x.zip", None, "x"),
-        ("猫", None, "mine"),
+        ("猫", None, "images"),
         ("café", None, "cafe"),
         ("packaged:digits", None, "my-digits"),
         ("x", Path("runs/first try.yaml"), "first-try"),

@@ -86,7 +86,7 @@ def test_damaged_images_are_named_and_counted_and_skipped_if_asked(tmp_path: Pat
             open_images(DataSection(source=str(source)))
         data = DataSection(source=str(source), skip_damaged=True)
         assert len(open_images(data)) == 11
-        found = findings(data)
+        found, _ = findings(data)
         assert found.num_images == 11
         assert sorted(one.partition(":")[0] for one in found.damaged) == ["1/image 1.png", "2/z.jpg"]
         assert found.classes == {"0": 4, "1": 3, "2": 4}

@@ -14,6 +14,7 @@ from msd import checks
 from msd.commands.console import Output
 from msd.commands.streams import one_line
 from msd.commands.tables import Column, fitted
+from msd.conditions.names import extremes
 from msd.errors import DataError, RecipeError
 from msd.recipe import PACKAGED_PREFIX, DataSection, revised
 from msd.recipe.messages import nearest
@@ -29,8 +30,6 @@ LARGEST_OWN_SIZE = 64
 SHOWN = 10
 """Damaged files on the screen; all of them are in the JSON."""
 SHOWN_CLASSES = 40
-IMBALANCE = 3
-"""How much more often the most frequent class may occur before a sentence says so."""
 LOOKED_AT = 50
 """Images whose edges say what padding shall look like."""
 FEW = 20
@@ -50,6 +49,8 @@ class Look:
 
     data: DataSection
     findings: Findings
+    cache: Path | None = None
+    """The folder of the decoded images; packaged ones have none."""
 
 
 def section(source: str | Path, overrides: Sequence[str] | None = None, *, size: int | None = None) -> DataSection:
@@ -104,7 +105,7 @@ def look(data: DataSection, output: Output) -> Look:
         data = data.model_copy(update={"background": border_of(data)})
     advance = _Bar(output, "reading images", first.num_images)
     try:
-        return Look(data, findings(data, advance))
+        return Look(data, *findings(data, advance))
     finally:
         advance.close()
 
@@ -196,27 +197,18 @@ def report(found: Look) -> dict[str, Any]:
         "ignored": facts.ignored,
         "read_as": {"size": data.size, "channels": facts.channels, "fit": data.fit, "background": data.background},
         "hash": facts.hash,
-        "cache": cache_of(data),
+        "cache": None if found.cache is None else str(found.cache),
     }
-
-
-def cache_of(data: DataSection) -> str | None:
-    """The folder of the decoded images, None for packaged ones, which have none."""
-    if data.is_packaged:
-        return None
-    from msd.data.cache import cache_of as place
-
-    return str(place(data))
 
 
 def remarks(facts: Findings) -> list[str]:
     """Sentences about what may surprise: classes that are rare or few, files that could not be read."""
     said = []
     counts = {name: count for name, count in facts.classes.items() if count}
-    most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
-    if counts[most] >= IMBALANCE * counts[least]:
+    if ends := extremes(list(counts.values())):
+        least, most = (list(counts)[place] for place in ends)
         said.append(
-            f"{most} occurs {counts[most] / counts[least]:.0f} times as often as {least} ({counts[most]:,} and "
+            f"{most} occurs {counts[most] / counts[least]:.2g} times as often as {least} ({counts[most]:,} and "
             f"{counts[least]:,} images), and will be made as much more often; data.prior=uniform makes all alike."
         )
     few = [name for name, count in facts.classes.items() if count < FEW]
@@ -236,7 +228,7 @@ def remarks(facts: Findings) -> list[str]:
 
 def show(found: Look, output: Output) -> None:
     """The findings for people."""
-    facts, data = found.findings, found.data
+    facts = found.findings
     rows = [
         (str(number), one_line(name), f"{count:,}", f"{count / max(1, facts.num_images):.1%}")
         for number, (name, count) in enumerate(list(facts.classes.items())[:SHOWN_CLASSES])
@@ -246,7 +238,7 @@ def show(found: Look, output: Output) -> None:
     if left > 0:
         table.caption = f"and {left:,} more classes (--json names all)"
     output.show(table)
-    for line in lines(facts, data):
+    for line in lines(found):
         output.say(line)
     for sentence in remarks(facts):
         output.say(sentence)
@@ -256,8 +248,9 @@ def show(found: Look, output: Output) -> None:
         output.say(f"and {len(facts.damaged) - SHOWN:,} more damaged files (--json names all)")
 
 
-def lines(facts: Findings, data: DataSection) -> list[str]:
+def lines(found: Look) -> list[str]:
     """Splits, sizes, kinds and what becomes of them, a line each."""
+    facts, data = found.findings, found.data
     said = [f"{facts.source}: {facts.num_images:,} images of {len(facts.classes)} classes ({facts.layout})"]
     if facts.splits:
         said.append(f"parts of the source: {counted(facts.splits)}" + (f"; of them {data.split}" if data.split else ""))
@@ -267,8 +260,8 @@ def lines(facts: Findings, data: DataSection) -> list[str]:
     size = f"{data.size}x{data.size}" if data.size else next(iter(facts.sizes), "their own size")
     said.append(f"read as {size} pixels, {colours} (fit: {data.fit}, on {data.background})")
     said.append(f"hash of the images: {facts.hash[:16]}")
-    if (cache := cache_of(data)) is not None:
-        said.append(f"decoded images are kept in {cache}")
+    if found.cache is not None:
+        said.append(f"decoded images are kept in {found.cache}")
     return said
 
 

@@ -17,12 +17,13 @@ from msd.commands.streams import one_line
 from msd.commands.tables import Column, fitted
 from msd.commands.timing import measure, probing
 from msd.commands.written import Plan, recipe_of
+from msd.data.sources.source import slug
 from msd.errors import DataError, RunError
 from msd.files import probe, write_text
 from msd.fleet.local import num_fitting
 from msd.reading import Broken
 from msd.reading_yaml import parse_yaml
-from msd.recipe import DataSection, validate
+from msd.recipe import PACKAGED_PREFIX, DataSection, validate
 
 MOST_PROCESSES = 6
 """Four students and two single ones: more are never trained at a time."""
@@ -100,18 +101,10 @@ def side_of(found: Look) -> int:
 
 def run_name(source: str, out: Path | None) -> str:
     """What the run is called: after the file, or after the source; plain letters, as it becomes the name of a folder."""
-    stem = out.stem if out is not None else re.sub(r"\.(zip|npz|tar|tgz|parquet)$", "", _last(source), flags=re.IGNORECASE)
-    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    if out is None:
+        return f"my-{source.removeprefix(PACKAGED_PREFIX)}" if source.startswith(PACKAGED_PREFIX) else slug(Path(source))
+    plain = unicodedata.normalize("NFKD", out.stem).encode("ascii", "ignore").decode()
     return re.sub("[^A-Za-z0-9_]+", "-", plain).strip("-")[:40].strip("-") or "mine"
-
-
-def _last(source: str) -> str:
-    if source.startswith("packaged:"):
-        return "my-" + source.partition(":")[2]
-    try:
-        return Path(source).resolve().name
-    except (OSError, RuntimeError, ValueError):
-        return Path(source).name
 
 
 def check_free(out: Path) -> None:

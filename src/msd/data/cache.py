@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import threading
-import unicodedata
 import warnings
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from msd.data.findings import Findings
 from msd.data.images import ImageSet, hash_header
 from msd.data.making import OnProgress, Reading
 from msd.data.sources import Key, Source, scan
-from msd.data.sources.source import shown
+from msd.data.sources.source import shown, slug
 from msd.data.staging import LABELS, PIXELS, Staging
 from msd.errors import DataError, MsdError, warn
 from msd.files import ensure_writable, remove_leftovers, replacing_folder, sha256_json, write_json
@@ -73,7 +71,7 @@ def open_images(data: DataSection, on_progress: OnProgress | None = None) -> Ima
 
     Raises DataError for a source, a class or an image that cannot be used, RunError where the disk takes no more.
     """
-    folder, stored = _kept(data, on_progress)
+    folder, stored = _kept(data, on_progress or _silent)
     pixels, labels = _mapped(folder / PIXELS, stored), torch.from_numpy(np.fromfile(folder / LABELS, "<i8"))
     return ImageSet(
         data.name or slug(Path(data.source)), pixels, labels, len(stored.classes), data.licence, stored.classes,
@@ -81,24 +79,14 @@ def open_images(data: DataSection, on_progress: OnProgress | None = None) -> Ima
     )  # fmt: skip
 
 
-def findings(data: DataSection, on_progress: OnProgress | None = None) -> Findings:
-    """What was found while the cache of `data.source` was made, which is done first if need be. Raises as `open_images`."""
-    return _kept(data, on_progress)[1].findings
+def findings(data: DataSection, on_progress: OnProgress | None = None) -> tuple[Findings, Path]:
+    """What was found while the cache of `data.source` was made, and its folder; made first if need be. Raises as
+    `open_images`."""
+    folder, stored = _kept(data, on_progress or _silent)
+    return stored.findings, folder
 
 
-def cache_of(data: DataSection) -> Path:
-    """The folder that the decoded images of `data.source` lie in; made first if need be. Raises as `open_images`."""
-    return _kept(data, None)[0]
-
-
-def slug(path: Path) -> str:
-    """A source's name as metrics and folders call it: small letters, digits and hyphens."""
-    name = re.sub(r"\.(zip|npz|tar|tar\.gz|tgz|parquet)$", "", path.absolute().resolve().name, flags=re.IGNORECASE)
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub("[^a-z0-9]+", "-", plain)[:40].strip("-") or "images"
-
-
-def _kept(data: DataSection, on_progress: OnProgress | None) -> tuple[Path, _Stored]:
+def _kept(data: DataSection, on_progress: OnProgress) -> tuple[Path, _Stored]:
     """The cache of what the source holds now: its folder, and what it says of itself, verified."""
     checks.instance(data, DataSection, "data", "give a DataSection", error=DataError)
     if data.is_packaged:
@@ -118,7 +106,7 @@ def _kept(data: DataSection, on_progress: OnProgress | None) -> tuple[Path, _Sto
     with _making:
         stored = _verified(folder, identity)
         if stored is None:
-            stored = _made(folder, identity, source, key, data, how, on_progress or _silent)
+            stored = _made(folder, identity, source, key, data, how, on_progress)
     return folder, stored
 
 

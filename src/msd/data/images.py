@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from msd import checks
@@ -112,12 +110,6 @@ HASHED_AT_A_TIME = 4096
 def as_float(pixels: Tensor) -> Tensor:
     """uint8 0..255 as float32 in [-1, 1]; float32 as it is."""
     return pixels if pixels.dtype == torch.float32 else pixels.float() / 127.5 - 1
-
-
-def canonical_order(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The order by label, then by checksum of the pixels: the same pictures come in the same order from every layout."""
-    digests = [hashlib.sha256(image.tobytes()).digest() for image in pixels]
-    return np.array(sorted(range(len(labels)), key=lambda index: (labels[index], digests[index])), dtype=np.int64)
 
 
 def hash_header(pixel_shape: tuple[int, ...]) -> bytes:

@@ -160,6 +160,7 @@ class Staging:
 
 
 def _canonical(labels: NDArray[np.int64], digests: bytearray) -> NDArray[np.int64]:
-    """`images.canonical_order` of labels and the sha256 of each image, 32 bytes one after the other."""
+    """The order by label, then by the sha256 of the pixels (32 bytes an image), so that the same pictures come in the same
+    order from every layout."""
     words = np.frombuffer(digests, ">u8").reshape(-1, 4)
     return np.lexsort((*words.T[::-1], labels)).astype(np.int64)

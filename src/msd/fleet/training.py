@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from msd.conditions.partition import Partition
 from msd.data.pairs import load_pairs
+from msd.errors import DataError
 from msd.files import replacing, replacing_folder
 from msd.fleet.jobs import BUNDLE, CHECKPOINTS, Job, TrainTask, check_content, result_folder, seal_result
 from msd.fleet.progress import Progress, StopRequested
 from msd.fleet.starts import read_start
 from msd.networks.folder import load_denoiser, save_denoiser
-from msd.recipe import STUDENT, TEACHER, DataSection, NetworkSection, section_of
+from msd.recipe import STUDENT, TEACHER, NetworkSection, section_of
 from msd.stages.materials import Materials
 from msd.stages.table import STAGES
 from msd.teachers.folder import load_teacher
@@ -95,7 +96,8 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
     if task.teacher is None:
         from msd.data.images import load_images  # only here: distilling never touches real images
 
-        data = job.data or DataSection()
+        if (data := job.data) is None:
+            raise DataError(f"{folder} trains a teacher and names no images; give the command that made it again.")
         images = load_images(data)
         check_content("data", data.source, images.hash, task.data)
         network = NetworkSection.model_validate(task.network)

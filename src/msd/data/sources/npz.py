@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from msd.data.sources.source import Entry, Key, Label, Source, file_key, normal
+from msd.data.sources.source import BROKEN_ARCHIVE, Entry, Key, Label, Source, file_key, normal
 from msd.errors import DataError
 from msd.reading import Broken, open_regular, reason
 
@@ -83,7 +82,7 @@ class Npz(Source):
         try:
             with open_regular(self.path) as stream, zipfile.ZipFile(stream) as archive:
                 yield archive
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, zlib.error, RuntimeError) as error:
+        except BROKEN_ARCHIVE as error:
             raise self._wrong(reason(error), f"restore it, or save it again with {_SAVE}") from error
 
     @contextmanager

@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import unicodedata
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -91,6 +93,10 @@ class Source(ABC):
             raise DataError(f"{self.path} ({self.layout}) has no part {split!r}; {advice}.")
 
 
+BROKEN_ARCHIVE = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What reading a zip raises, whatever is wrong with it: cut, damaged, encrypted, of another kind of compression."""
+
+
 def key_of(parts: Iterable[tuple[str, int, int]]) -> Key:
     """A key of (name, bytes, time) of each file, in whatever order they come: none need be held to be sorted."""
     total, num = 0, 0
@@ -149,3 +155,10 @@ def label_of(text: str) -> Label:
 def shown(name: str) -> str:
     """A file's name as a piece of a sentence."""
     return fitted(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), 200)
+
+
+def slug(path: Path) -> str:
+    """A source's name as metrics and folders call it: small letters, digits and hyphens."""
+    name = re.sub(r"\.(zip|npz|tar|tar\.gz|tgz|parquet)$", "", Path(os.path.abspath(path)).name, flags=re.IGNORECASE)
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub("[^a-z0-9]+", "-", plain)[:40].strip("-") or "images"

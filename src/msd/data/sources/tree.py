@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from msd.data.decode import MAX_FILE_BYTES, Content, Damaged
-from msd.data.sources.source import Key, key_of, shown, stamp
+from msd.data.sources.source import BROKEN_ARCHIVE, Key, key_of, shown, stamp
 from msd.errors import DataError
 from msd.reading import open_regular, reason
 
@@ -175,7 +175,7 @@ class Zip(Tree):
     def _archive(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(open_regular(self.path))
-        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        except BROKEN_ARCHIVE as error:
             raise DataError(
                 f"{self.path} cannot be read as a zip ({reason(error)}); restore it, or pack it again."
             ) from error
@@ -229,7 +229,7 @@ class Zip(Tree):
             raise Damaged("it is a link")
         try:
             return self._archive.open(member)  # pyright: ignore[reportReturnType] (reads as a BinaryIO does)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except BROKEN_ARCHIVE as error:
             raise Damaged(reason(error)) from error
 
     def content(self, name: str) -> Content | Damaged:
@@ -247,11 +247,9 @@ class Zip(Tree):
 
 def guarded(read: Callable[[], bytes]) -> bytes | Damaged:
     """What `read` gives, or why it could not."""
-    import zlib
-
     try:
         return read()
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
+    except BROKEN_ARCHIVE as error:
         return error if isinstance(error, Damaged) else Damaged(reason(error))
 
 
