@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -136,6 +136,7 @@ def test_names_of_classes_cannot_break_the_file(tmp_path: Path) -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example("", "\xa0", "")
 @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=60))
 def test_whatever_is_said_and_set_reads_back(said: str, value: str, why: str) -> None:
     text = recipe_text(

@@ -56,7 +56,7 @@ def scalar(value: Any) -> str:
     if isinstance(value, float):
         return _number(value)
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**9, sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...").strip()
+    return text.removesuffix("\n").removesuffix("\n...").strip(" \n")  # not other white space: it is part of a text
 
 
 def _number(value: float) -> str:
