@@ -9,19 +9,16 @@ from msd.recipe.recipe import Recipe, section_of
 from msd.recipe.rows import MAIN_ROW, BatchRule, Equal, Row
 from msd.recipe.sections import (
     DataSection,
-    DMSection,
     EvaluationSection,
     FleetSection,
     NetworkSection,
     PairsSection,
     PartitionSection,
-    PretrainSection,
-    RegressionSection,
-    RoleSection,
     SolverSection,
     StudentSection,
     TeacherSection,
 )
+from msd.recipe.stage_sections import DMSection, PretrainSection, RegressionSection, RoleSection
 from msd.recipe.values import Section
 from msd.recipe.words import CLASSIFIER, DATA, DIGITS, LITE0, PACKAGED_PREFIX, PRETRAIN, STAGES, STUDENT, TEACHER, StageName
 

@@ -17,17 +17,15 @@ from msd.recipe.overrides import flattened, set_value
 from msd.recipe.rows import DEFAULT_ROWS, MAIN_ROW, NAME_PATTERN, Row, check_sources, own_overrides, read_row
 from msd.recipe.sections import (
     DataSection,
-    DMSection,
     EvaluationSection,
     FleetSection,
     NetworkSection,
     PairsSection,
     PartitionSection,
-    PretrainSection,
-    RoleSection,
     StudentSection,
     TeacherSection,
 )
+from msd.recipe.stage_sections import DMSection, PretrainSection, RoleSection
 from msd.recipe.values import Section, Seed
 from msd.recipe.words import PATHS, STAGES, StageName
 

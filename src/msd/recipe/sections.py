@@ -14,19 +14,13 @@ from msd.recipe.values import (
     Batch,
     Count,
     Decay,
-    Deviation,
     FeatureNetworkWord,
     ImageSize,
-    LogSigma,
-    NonNegative,
-    Positive,
     Section,
     Seed,
-    Share,
     Sigma,
     Steps,
     Threads,
-    Whole,
     Width,
     Word,
 )
@@ -129,55 +123,6 @@ class TeacherSection(Section):
     `msd pretrain`, a relative one from the folder it is typed in."""
 
 
-class RoleSection(Section):
-    """How a network learns: the settings of its optimiser and average. Every stage has them for what it trains."""
-
-    learning_rate: Positive
-    """Peak of Adam's rate."""
-    warmup_updates: Whole = 0
-    """Updates over which the rate rises from near 0 to its peak. Default: none."""
-    final_rate: Decay = 0.0
-    """Share of the peak to which the rate falls along a cosine. Default: to 0."""
-    adam_beta1: Decay = 0.9
-    """Adam's momentum. Default: Adam's own."""
-    clip_norm: Positive = 10.0
-    """Largest norm of a gradient; a longer one is scaled down to it. Default: DMD's, 10."""
-    ema_decay: Decay | None = None
-    """Decay a step of the weights' moving average, which is delivered in their place (null: no average)."""
-
-
-class PretrainSection(RoleSection):
-    """Training a teacher from images with the EDM loss (Karras et al. 2022)."""
-
-    num_updates: Count = 6000
-    """Updates of the teacher. Default: not tuned; the digits recipe does with 4000."""
-    batch_size: Batch = 128
-    """Images an update. Default: the prototype's."""
-    learning_rate: Positive = 2e-3
-    """Peak of Adam's rate. Default: the prototype's; lower it for networks above a few million parameters (EDM: 1e-4)."""
-    warmup_updates: Whole = 100
-    """Updates over which the rate rises to its peak. Default: not tuned."""
-    final_rate: Decay = 0.0
-    """Share of the peak to which the rate falls along a cosine. Default: to 0, as in the prototype."""
-    adam_beta1: Decay = 0.9
-    """Adam's momentum. Default: Adam's own."""
-    clip_norm: Positive = 1e9
-    """Largest norm of a gradient. Default: so large that nothing is clipped; lower it where the loss jumps."""
-    ema_decay: Decay | None = 0.998
-    """Decay an update of the weights' moving average, which is the teacher (null: the weights themselves are). Default: the
-    prototype's on MNIST; nearer 1 for longer trainings."""
-    sigma_data: Sigma = 0.5
-    """Standard deviation to which the images are scaled. Default: EDM's."""
-    sigma_min: Sigma = 0.002
-    """Lowest noise level at which the teacher is sampled. Default: EDM's."""
-    sigma_max: Sigma = 80.0
-    """Highest noise level at which the teacher is sampled. Default: EDM's."""
-    log_sigma_mean: LogSigma = -1.2
-    """Mean of ln(sigma) in training. Default: EDM's."""
-    log_sigma_deviation: Deviation = 1.2
-    """Standard deviation of ln(sigma) in training. Default: EDM's."""
-
-
 class PartitionSection(Section):
     """How the conditions are divided among the students."""
 
@@ -222,77 +167,6 @@ class PairsSection(Section):
     """Pairs a file; what is damaged or missing is made again by the file. Default: not tuned."""
     solver: SolverSection = SolverSection()
     """How the teacher's ODE is solved."""
-
-
-class RegressionSection(Section):
-    """The paired loss: by far the largest single win on small problems (weight 0 switches it and the pairs off)."""
-
-    weight: NonNegative = 1.0
-    """Factor of the loss (mean squared error). Default: the prototype's; DMD has 0.25 with LPIPS, the digits recipe 4."""
-    batch_size: Batch = 64
-    """Pairs an update. Default: the prototype's; smaller ones favour specialists (measured: docs/results.md)."""
-    own_share: Share = 0.0
-    """Share of each batch drawn from the pairs of the student's own part; the rest comes from all pairs, whatever their
-    part. Default: 0, MSD's choice (sec. 4.2); 1 shows a student its own part only. A single student owns everything either
-    way. Raise it where students are small and pairs are many (measured: docs/results.md)."""
-    head_start: Share = 0.0
-    """Share of the student's updates that go by regression alone, before DM begins; each costs about a quarter of a full
-    one. Default: 0, as the papers have none; the digits recipe's 0.8 is measured: docs/results.md."""
-    with_replacement: bool = False
-    """Allow a batch larger than the pair set, by drawing pairs more than once. Default: off, since few pairs are
-    overfitted."""
-
-
-class DMSection(RoleSection):
-    """Distribution matching, the stage that makes the one-step student. Its learning settings are the student's; the critic
-    has the same, but for its own rate and no average (`critic_role`)."""
-
-    num_updates: Count = 250
-    """Student updates. Each is followed by `critic_turns` updates of the critic. Default: the prototype's; what more
-    updates give is measured: docs/results.md."""
-    batch_size: Batch = 64
-    """Samples an update, of the student and of the critic. Default: the prototype's."""
-    learning_rate: Positive = 8e-4
-    """Peak of the student's rate. Default: the prototype's best of three; large networks need far less (DMD: 2e-6)."""
-    critic_learning_rate: Positive = 1.5e-3
-    """Peak of the critic's rate, which must keep up with the student. Default: the prototype's; DMD2 gives both the same."""
-    critic_turns: Steps = 1
-    """Critic updates after each student update. Default: DMD's, 1; DMD2 takes 5 where there is no regression."""
-    warmup_updates: Whole = 25
-    """Updates over which both rates rise to their peak. Default: not tuned; DMD's is 500 of 350,000."""
-    final_rate: Decay = 0.05
-    """Share of the peak to which both rates fall along a cosine. Default: not tuned."""
-    adam_beta1: Decay = 0.0
-    """Momentum of student and critic. Default: 0, as in SiD and the prototype, since each chases the other; DMD has 0.9."""
-    clip_norm: Positive = 10.0
-    """Largest norm of a gradient. Default: DMD's and DMD2's."""
-    ema_decay: Decay | None = 0.995
-    """Decay an update of the student's moving average, which is delivered (null: the last weights are). Default: the
-    prototype's; nearer 1 for longer trainings."""
-    weight: NonNegative = 1.0
-    """Factor of the DM term; 0 leaves regression alone. Default: DMD's."""
-    sigma_low: Sigma = 0.02
-    """Lowest noise level of the DM gradient, on the Karras law up to `sigma_high`. Default: not tuned."""
-    sigma_high: Sigma = 20.0
-    """Highest noise level of the DM gradient. Default: the prototype's; above about 20 the levels say nothing about 8x8
-    images. Larger images need up to 80 (DMD)."""
-    critic_log_sigma_mean: LogSigma = -1.2
-    """Mean of ln(sigma) in the critic's training. Default: EDM's, which SiD takes for its critic too."""
-    critic_log_sigma_deviation: Deviation = 1.2
-    """Standard deviation of ln(sigma) in the critic's training. Default: EDM's, as SiD."""
-    regression: RegressionSection = RegressionSection()
-    """The paired loss beside the DM term."""
-
-    @property
-    def critic_role(self) -> RoleSection:
-        """How the critic learns: as the student does, but at its own rate and without an average."""
-        shared = {name: getattr(self, name) for name in RoleSection.model_fields}
-        return RoleSection(**shared | {"learning_rate": self.critic_learning_rate, "ema_decay": None})
-
-    @property
-    def num_head_start(self) -> int:
-        """Student updates by regression alone."""
-        return round(self.regression.head_start * self.num_updates)
 
 
 class EvaluationSection(Section):
