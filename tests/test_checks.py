@@ -44,7 +44,8 @@ from msd.errors import (
     TrainingError,
     WeightsError,
 )
-from msd.fleet.plan import plan, read_inputs
+from msd.fleet.inputs import read_inputs
+from msd.fleet.plan import plan
 from msd.fleet.starts import read_start
 from msd.networks.build import unet_config
 from msd.networks.facts import read_facts

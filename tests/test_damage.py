@@ -23,8 +23,10 @@ from msd.data.pairs import PairsPlan, load_pairs, make_pairs
 from msd.errors import DataError, MsdError, PartitionError, RecipeError, RunError, WeightsError
 from msd.evaluation.features import load_classifier
 from msd.evaluation.results import read_metrics
+from msd.fleet.inputs import Inputs
 from msd.fleet.jobs import Job, Status, read_result, read_status, result_folder, seal_result
-from msd.fleet.plan import Inputs, StoredPlan, plan
+from msd.fleet.plan import plan
+from msd.fleet.stored import StoredPlan
 from msd.networks.facts import read_config, read_facts
 from msd.networks.folder import spec_from_json, spec_to_json
 from msd.reading import read_kept

@@ -19,7 +19,8 @@ from builders import teacher_facts
 from msd.cohort.manifest import MANIFEST, Manifest, assemble, read_manifest
 from msd.conditions.partition import Partition
 from msd.errors import ConditionError, WeightsError
-from msd.fleet.plan import Inputs, plan
+from msd.fleet.inputs import Inputs
+from msd.fleet.plan import plan
 from msd.networks.facts import FACTS
 from msd.recipe import load_recipe
 from msd.teachers.facts import read_teacher

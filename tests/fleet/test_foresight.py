@@ -9,7 +9,8 @@ import pytest
 from msd.data.images import load_digits
 from msd.errors import PartitionError, RecipeError
 from msd.fleet.foresight import foreseen_plan
-from msd.fleet.plan import Inputs, plan
+from msd.fleet.inputs import Inputs
+from msd.fleet.plan import plan
 from msd.recipe import load_recipe
 from msd.teachers.facts import read_teacher
 

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from builders import UNIFORM, save_student, teacher_facts
 from msd.conditions.partition import Partition
 from msd.errors import DataError, PartitionError, RecipeError, WeightsError
+from msd.fleet.inputs import Inputs, read_inputs
 from msd.fleet.jobs import PairsTask, TrainTask
-from msd.fleet.plan import Inputs, Plan, cost, plan, read_inputs
+from msd.fleet.plan import Plan, plan
+from msd.fleet.queue import cost
 from msd.recipe import Recipe, validate
 from msd.teachers.folder import Teacher
 

@@ -14,9 +14,11 @@ from msd.commands.targets import check_results
 from msd.conditions.partition import Partition
 from msd.errors import RecipeError, RunError
 from msd.files import write_json
+from msd.fleet.inputs import Inputs, read_inputs
 from msd.fleet.jobs import Job, is_done, read_result, read_status, result_folder, student_folder
 from msd.fleet.local import num_fitting, run_jobs
-from msd.fleet.plan import Inputs, Plan, Row, StoredPlan, plan, read_inputs
+from msd.fleet.plan import Plan, Row, plan
+from msd.fleet.stored import StoredPlan
 from msd.networks.facts import WEIGHTS
 from msd.recipe import PRETRAIN
 from msd.run import Run, differences

@@ -25,7 +25,7 @@ from msd.evaluation.results import SCHEMA
 from msd.evaluation.samplers import Sampler, cohort_sampler, teacher_sampler
 from msd.files import write_json
 from msd.fleet.jobs import Job, TrainTask, read_status
-from msd.fleet.plan import StoredPlan, StoredRow
+from msd.fleet.stored import StoredPlan, StoredRow
 from msd.networks.facts import identity, verified_facts
 from msd.reading import Kind
 from msd.recipe import DATA, MAIN_ROW, PRETRAIN, Recipe, restored, revised

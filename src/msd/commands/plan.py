@@ -11,8 +11,10 @@ from msd.conditions.names import unevenness
 from msd.conditions.partition import Partition
 from msd.data.images import load_images
 from msd.fleet.foresight import foreseen_plan
+from msd.fleet.inputs import read_inputs
 from msd.fleet.jobs import Job, PairsTask
-from msd.fleet.plan import Plan, cost, plan, read_inputs
+from msd.fleet.plan import Plan, plan
+from msd.fleet.queue import cost
 from msd.recipe import PRETRAIN, Recipe
 
 ROW_COLUMNS = (

@@ -23,7 +23,7 @@ from msd.evaluation.pictures import Curve
 from msd.evaluation.report import METRICS, PAGE, TEMPLATE, ReportInputs, write_report
 from msd.evaluation.results import read_metrics
 from msd.files import sha256_file, sha256_json, write_json
-from msd.fleet.plan import StoredPlan
+from msd.fleet.stored import StoredPlan
 from msd.reading import read_kept
 from msd.run import Run
 from msd.teachers.facts import read_teacher

@@ -13,7 +13,7 @@ from rich.text import Text
 from msd.commands.console import Output
 from msd.commands.tables import describe, job_table
 from msd.fleet.jobs import JOB, Job, read_status
-from msd.fleet.plan import StoredPlan
+from msd.fleet.stored import StoredPlan
 from msd.recipe import SectionExplanation, explain, load_recipe, packaged_recipes
 from msd.run import Run
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from msd.data.images import ImageSet
+from msd.fleet.inputs import Inputs, read_starts
 from msd.fleet.jobs import Job
-from msd.fleet.plan import Inputs, Plan, plan, pretrain_job, read_starts
+from msd.fleet.plan import Plan, plan, pretrain_job
 from msd.networks.build import unet_config
 from msd.recipe import Recipe
 from msd.teachers.facts import TeacherFacts
@@ -36,4 +37,4 @@ def foreseen_plan(recipe: Recipe, images: ImageSet) -> tuple[Job, Plan]:
     )
     if recipe.partition.method == "balanced-kmeans":
         recipe = recipe.model_copy(update={"partition": recipe.partition.model_copy(update={"method": "contiguous"})})
-    return job, plan(recipe, Inputs(teacher, read_starts(recipe)))
+    return job, plan(recipe, Inputs(teacher, read_starts(recipe), images.hash))

@@ -34,7 +34,7 @@ from msd.recipe import STUDENT, DataSection, NetworkSection, Section, SolverSect
 from msd.run import AGAIN
 from msd.training.checkpoint_files import remove_checkpoints
 
-SCHEMA = 2
+SCHEMA = 3
 JOB, RESULT, STATUS, LOG = "job.json", "result.json", "status.json", "log.txt"
 BUNDLE, CHECKPOINTS = "bundle.safetensors", "checkpoints"
 State = Literal["waiting", "running", "done", "failed", "stopped"]
@@ -73,7 +73,13 @@ class TrainTask(_Hashed):
     teacher: str | None = None
     """Hash of the teacher."""
     start: str | None = None
-    """Hash of what the student starts from, None for a copy of the teacher."""
+    """Hash of what the student starts from (content, or the task of the job that makes it), None for the teacher."""
+    weights: Literal["start", "random"] = "start"
+    """Whether it starts with the start's weights."""
+    reduce: float | None = None
+    """Share of the start's parameters that it does without; None for the start's own network."""
+    critic: Literal["teacher", "student"] = "teacher"
+    """Whose network the critic begins as."""
     sigma_init: float | None = None
     partition: dict[str, Any] | None = None
     """The partition itself (`Partition.to_json`), with its own hash in it."""
@@ -196,6 +202,10 @@ def check_content(what: str, where: str | None, found: str, planned: str | None)
 def result_folder(folder: Path) -> Path:
     """Where the job in `folder` leaves its result."""
     return folder / "result"
+
+
+START = "start"
+"""The use under which a job needs the one that makes what its student starts from."""
 
 
 def student_folder(folder: Path) -> Path:

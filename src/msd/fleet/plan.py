@@ -10,31 +10,20 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from msd import checks
 from msd.conditions.partition import Partition
 from msd.conditions.splits import SplitRequest, make_partition
-from msd.errors import DataError, RecipeError, RunError
-from msd.files import write_json
-from msd.fleet.jobs import SCHEMA, Job, PairsTask, Resources, StageTask, TrainTask, job_seed, student_use
-from msd.fleet.starts import Start, check_start, read_start
-from msd.reading import Kind, Name, read_model
-from msd.recipe import MAIN_ROW, STUDENT, TEACHER, Recipe, RoleSection, Section
+from msd.errors import DataError, RecipeError
+from msd.fleet.inputs import Inputs
+from msd.fleet.jobs import START, Job, PairsTask, Resources, StageTask, TrainTask, job_seed, student_use
+from msd.fleet.queue import queue
+from msd.fleet.starts import check_start
+from msd.recipe import MAIN_ROW, RANDOM, ROW_PREFIX, STUDENT, TEACHER, Recipe, RoleSection
 from msd.recipe import Row as RowRules
-from msd.run import AGAIN
-from msd.teachers.facts import TeacherFacts, read_teacher
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The content that a recipe names, as far as a plan looks at it."""
-
-    teacher: TeacherFacts
-    starts: Mapping[str, Start] = field(default_factory=dict)
-    """By the path that the recipe gives."""
 
 
 @dataclass(frozen=True)
@@ -85,24 +74,22 @@ class Plan:
         return tuple(row.name for row in self.rows if any(job.key == key for job in self.closure(row.jobs)))
 
 
-def read_inputs(recipe: Recipe) -> Inputs:
-    """Look at the teacher and the starts that the recipe and its rows name. Raises WeightsError."""
-    checks.instance(recipe, Recipe, "recipe", "read one with load_recipe(name)", error=RecipeError)
-    return Inputs(read_teacher(recipe.teacher.source), read_starts(recipe))
-
-
-def read_starts(recipe: Recipe) -> dict[str, Start]:
-    """What students of the recipe and its rows start from, where that is not the teacher. Raises WeightsError."""
-    recipes = [recipe, *(recipe.variant(recipe.row(name).overrides) for name in recipe.rows)]
-    paths = {one.student.start for one in recipes if one.student.start != TEACHER}
-    return {path: read_start(Path(path)) for path in sorted(paths)}
-
-
 def plan(recipe: Recipe, inputs: Inputs) -> Plan:
     """Rows and jobs. Raises PartitionError, DataError, RecipeError or WeightsError for what cannot be done."""
     checks.instance(recipe, Recipe, "recipe", "read one with load_recipe(name)", error=RecipeError)
     checks.instance(inputs, Inputs, "inputs", "look at them with read_inputs(recipe)", error=RecipeError)
     return _Planner(recipe, inputs).plan()
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """What a student starts from, as its task and its job say it."""
+
+    start: str | None = None
+    path: str | None = None
+    needs: Mapping[str, str] = field(default_factory=dict)
+    weights: Literal["start", "random"] = "start"
+    reduce: float | None = None
 
 
 class _Planner:
@@ -118,7 +105,7 @@ class _Planner:
         names = [*self._recipe.rows, MAIN_ROW]
         for name in names:
             self._row(name)
-        return Plan(tuple(self._rows[name] for name in names), _queue(self._jobs.values()))
+        return Plan(tuple(self._rows[name] for name in names), queue(self._jobs.values()))
 
     def _row(self, name: str) -> Row:
         if name in self._rows:
@@ -160,32 +147,84 @@ class _Planner:
 
     def _student(self, row: str, recipe: Recipe, partition: Partition, part: int) -> Job:
         self._check_pairs(recipe, partition, part)
-        pairs = self._pairs(recipe) if _needs_pairs(recipe) else None
-        start = recipe.student.start if recipe.student.start != TEACHER else None
-        if start is not None:
-            check_start(self._inputs.starts[start], self._inputs.teacher, recipe, partition, part)
+        stages, begin = recipe.stage_settings(), self._begin(recipe, partition, part)
+        if stages[0][1].is_shared:
+            begin = self._shared(row, recipe, stages[0], begin)
+            stages = stages[1:]
+        base = STUDENT if row == MAIN_ROW else row
+        name = base if partition.num_parts == 1 and row != MAIN_ROW else f"{base}-{part}"
+        return self._training(name, recipe, stages, begin, partition, part)
+
+    def _shared(self, row: str, recipe: Recipe, stage: tuple[str, RoleSection], begin: _Begin) -> _Begin:
+        """What students start from whose first stage is one for all of them: a job of its own, on all conditions."""
+        name = stage[0] if row == MAIN_ROW else f"{row}-{stage[0]}"
+        whole = Partition.whole(self._inputs.teacher.prior)
+        job = self._training(name, recipe, (stage,), begin, whole, 0, seed=recipe.seed)
+        return _Begin(start=job.task.hash, needs={START: job.key})
+
+    def _training(
+        self,
+        name: str,
+        recipe: Recipe,
+        stages: tuple[tuple[str, RoleSection], ...],
+        begin: _Begin,
+        partition: Partition,
+        part: int,
+        *,
+        seed: int | None = None,
+    ) -> Job:
+        pairs = self._pairs(recipe) if any(settings.needs_pairs for _, settings in stages) else None
+        data = recipe.data if any(settings.needs_images for _, settings in stages) else None
         task = TrainTask(
-            seed=job_seed(recipe.seed, part),
-            stages=tuple(
-                StageTask(name=name, settings=settings.model_dump(mode="json")) for name, settings in recipe.stage_settings()
-            ),
+            seed=job_seed(recipe.seed, part) if seed is None else seed,
+            stages=tuple(StageTask(name=stage, settings=settings.model_dump(mode="json")) for stage, settings in stages),
             teacher=self._inputs.teacher.hash,
-            start=self._inputs.starts[start].hash if start else None,
+            start=begin.start,
+            weights=begin.weights,
+            reduce=begin.reduce,
+            critic=recipe.student.critic,
             sigma_init=recipe.student.sigma_init,
             partition=partition.to_json(),
             part=part,
             pairs=pairs.task.hash if pairs else None,
+            data=self._inputs.images if data else None,
         )
-        base = STUDENT if row == MAIN_ROW else row
         job = Job(
-            name=base if partition.num_parts == 1 and row != MAIN_ROW else f"{base}-{part}",
+            name=name,
             task=task,
-            needs={"pairs": pairs.key} if pairs else {},
+            needs=dict(begin.needs) | ({"pairs": pairs.key} if pairs else {}),
             teacher=recipe.teacher.source,
-            start=start,
+            start=begin.path,
+            data=data,
             resources=_resources(recipe),
         )
         return self._add(job)
+
+    def _begin(self, recipe: Recipe, partition: Partition, part: int) -> _Begin:
+        """What the recipe's student of a part starts from."""
+        settings = recipe.student
+        if settings.start == TEACHER:
+            return _Begin(reduce=settings.reduce)
+        if settings.start == RANDOM:
+            return _Begin(weights=RANDOM, reduce=settings.reduce)
+        if not settings.start.startswith(ROW_PREFIX):
+            start = self._inputs.starts[settings.start]
+            check_start(start, self._inputs.teacher, recipe, partition, part)
+            return _Begin(start=start.hash, path=settings.start, reduce=settings.reduce)
+        source = self._row(settings.start.removeprefix(ROW_PREFIX))
+        if len(source.jobs) > 1 and source.partition.hash != partition.hash:
+            raise RecipeError(
+                f"student.start: row {source.name} has {len(source.jobs)} students of other parts; name a row of one "
+                "student, or one with the same partition."
+            )
+        theirs = source.recipe.student.sigma_init
+        if theirs != settings.sigma_init:
+            raise RecipeError(
+                f"student.start: the students of row {source.name} start from noise level {theirs:g}, these from "
+                f"{settings.sigma_init:g}; give both one student.sigma_init."
+            )
+        key = source.jobs[part if len(source.jobs) > 1 else 0]
+        return _Begin(start=self._by_key(key).task.hash, needs={START: key}, reduce=settings.reduce)
 
     def _pairs(self, recipe: Recipe) -> Job:
         settings, teacher = recipe.pairs, self._inputs.teacher
@@ -223,7 +262,8 @@ class _Planner:
         """Fail before any training when a part would have too few pairs of its own for a batch."""
         regression, num_pairs = recipe.dm.regression, recipe.pairs.num_pairs
         own, expected = round(regression.own_share * regression.batch_size), partition.part_prior[part] * num_pairs
-        if _needs_pairs(recipe) and not regression.with_replacement and expected < own:
+        regresses = any(getattr(one, "regression", None) is not None for _, one in recipe.stage_settings())
+        if regresses and regression.weight > 0 and not regression.with_replacement and expected < own:
             raise DataError(
                 f"part {part} will have about {expected:.0f} pairs of its own, fewer than the {own} of a batch; "
                 "set dm.regression.own_share lower, or pairs.num_pairs higher."
@@ -248,11 +288,6 @@ def _resources(recipe: Recipe) -> Resources:
     return Resources(device=recipe.device, threads=fleet.threads, checkpoint_every=fleet.checkpoint_every)
 
 
-def _needs_pairs(recipe: Recipe) -> bool:
-    regressions = (getattr(settings, "regression", None) for _, settings in recipe.stage_settings())
-    return any(regression is not None and regression.weight > 0 for regression in regressions)
-
-
 def _scaled(recipe: Recipe, factor: Fraction, divisor: int) -> Recipe:
     """Every stage with `factor` times the updates and a `divisor`-th of every batch."""
 
@@ -272,77 +307,12 @@ def _scaled(recipe: Recipe, factor: Fraction, divisor: int) -> Recipe:
 
     sections: dict[str, RoleSection] = {}
     for name, settings in recipe.stage_settings():
+        if settings.is_shared:  # the cohort has it once, and so has everyone
+            continue
         scaled: Any = divided(settings, name)
         sections[name] = scaled.model_copy(update={"num_updates": max(1, round(scaled.num_updates * factor))})
     return recipe.model_copy(update=sections)
 
 
-def cost(job: Job) -> int:
-    """A rough measure of a job's work, for the order of the queue: images through a network."""
-    task = job.task
-    if isinstance(task, PairsTask):
-        return task.num_pairs * (2 * task.solver["num_steps"] if task.solver else 1)
-    return sum(stage.settings["num_updates"] * stage.settings["batch_size"] for stage in task.stages)
-
-
-def _queue(jobs: Iterable[Job]) -> tuple[Job, ...]:
-    """Jobs by the length of the longest path that starts with them, longest first; refuses a cycle."""
-    by_key = {job.key: job for job in jobs}
-    waited_for: dict[str, list[str]] = {key: [] for key in by_key}
-    for job in by_key.values():
-        for need in job.needs.values():
-            waited_for[need].append(job.key)
-    lengths: dict[str, int] = {}
-
-    def length(key: str, above: tuple[str, ...]) -> int:
-        if key in above:
-            raise RunError(f"jobs wait for each other: {' -> '.join([*above[above.index(key) :], key])}; break the circle.")
-        if key not in lengths:
-            after = [length(other, (*above, key)) for other in waited_for[key]]
-            lengths[key] = cost(by_key[key]) + max(after, default=0)
-        return lengths[key]
-
-    for key in by_key:
-        length(key, ())
-    return tuple(sorted(by_key.values(), key=lambda job: (-lengths[job.key], job.name)))
-
-
 def _students(num: int) -> str:
     return f"{num} students, routed" if num > 1 else "one student"
-
-
-class StoredRow(Section):
-    """What a run remembers of a row, so that looking at it needs neither the teacher nor the partition's file."""
-
-    name: Name
-    note: str
-    equal: str | None
-    jobs: tuple[Name, ...] = Field(min_length=1)
-
-    @property
-    def is_main(self) -> bool:
-        return self.equal is None
-
-
-class StoredPlan(Section):
-    """The plan as a run's folder keeps it."""
-
-    rows: tuple[StoredRow, ...]
-    jobs: tuple[Name, ...]
-    """Keys, in the order of the queue."""
-
-    @classmethod
-    def of(cls, planned: Plan) -> StoredPlan:
-        rows = tuple(StoredRow(name=row.name, note=row.note, equal=row.equal, jobs=row.jobs) for row in planned.rows)
-        return cls(rows=rows, jobs=tuple(job.key for job in planned.jobs))
-
-    def save(self, path: Path) -> None:
-        write_json(path, {"schema": SCHEMA, **self.model_dump(mode="json")})
-
-    @classmethod
-    def load(cls, path: Path) -> StoredPlan:
-        """Raises RunError when there is none, or none of this version."""
-        return read_model(path, cls, _KIND)
-
-
-_KIND = Kind("a run's plan", AGAIN, schema=SCHEMA, outdated="make the run again in another --out")

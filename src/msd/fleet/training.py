@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from msd.conditions.partition import Partition
 from msd.data.pairs import load_pairs
-from msd.errors import DataError
-from msd.files import replacing, replacing_folder
-from msd.fleet.jobs import BUNDLE, CHECKPOINTS, Job, TrainTask, check_content, result_folder, seal_result
+from msd.errors import DataError, RunError
+from msd.files import replacing, replacing_folder, write_json
+from msd.fleet.jobs import BUNDLE, CHECKPOINTS, START, Job, TrainTask, check_content, read_result, result_folder, seal_result
 from msd.fleet.progress import Progress, StopRequested
 from msd.fleet.starts import read_start
+from msd.networks.build import config_of
 from msd.networks.folder import load_denoiser, save_denoiser
+from msd.reading import Kind, Stored, read_model, set_aside
 from msd.recipe import STUDENT, TEACHER, NetworkSection, section_of
+from msd.run import AGAIN
 from msd.stages.materials import Materials
 from msd.stages.table import STAGES
 from msd.teachers.folder import load_teacher
@@ -26,10 +30,21 @@ from msd.training.loop import steps
 from msd.training.records import RecordFile
 
 if TYPE_CHECKING:
+    from msd.data.images import ImageSet
+    from msd.diffusion.denoiser import Denoiser
     from msd.training.loop import Stage
 
 LISTEN_EVERY = 5
 """Steps between two agreements to stop, where several processes share a batch."""
+HISTORY = "history.json"
+"""What a stage that is done, with others to come, says of itself: it may have ended before its number of updates."""
+_HISTORY_KIND = Kind("what a finished stage says of itself", AGAIN)
+
+
+class _Finished(Stored):
+    stage: str
+    num_updates: int
+    seed: int
 
 
 def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Progress) -> None:
@@ -39,13 +54,15 @@ def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Pro
     for index, planned in enumerate(task.stages):
         settings: Any = section_of(planned.name).model_validate(planned.settings)
         place = folder / "stages" / f"{index}-{planned.name}"
-        history.append({"stage": planned.name, "num_updates": settings.num_updates, "seed": task.seed})
-        if (place / BUNDLE).is_file():
+        if (place / BUNDLE).is_file() and (finished := _finished(place)):
             materials = replace(materials, bundle=Bundle.load(place / BUNDLE))
+            history.append(finished.model_dump())
         else:
             stage = STAGES[planned.name](settings, materials)
             clear = _run(stage, place, job, task, engine, progress, done)
             bundle = Bundle({name: role.weights() for name, role in stage.roles.items()})
+            updates = stage.roles[stage.delivers].num_updates
+            history.append({"stage": planned.name, "num_updates": updates, "seed": task.seed})
             if engine.is_main and index == len(task.stages) - 1:
                 with replacing_folder(result_folder(folder)) as result:
                     (result / stage.delivers).mkdir()
@@ -53,12 +70,24 @@ def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Pro
                     bundle.save(result / BUNDLE)
                     seal_result(result, task.hash)
             elif engine.is_main:
+                write_json(place / HISTORY, history[-1])
                 with replacing(place / BUNDLE) as temporary:
                     bundle.save(temporary)
             engine.barrier()
             clear()
             materials = replace(materials, bundle=bundle)
         done += settings.num_updates
+
+
+def _finished(place: Path) -> _Finished | None:
+    """What the stage in `place` says of itself once it is done; None, and it is done again, where that is broken."""
+    if not os.path.lexists(place / HISTORY):
+        return None
+    try:
+        return read_model(place / HISTORY, _Finished, _HISTORY_KIND)
+    except RunError as error:
+        set_aside(place / HISTORY, error)
+        return None
 
 
 def _run(
@@ -94,12 +123,9 @@ def _run(
 def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Materials, dict[str, Any]]:
     """What the stages are made from, and the facts that are saved beside the result."""
     if task.teacher is None:
-        from msd.data.images import load_images  # only here: distilling never touches real images
-
-        if (data := job.data) is None:
+        if job.data is None:
             raise DataError(f"{folder} trains a teacher and names no images; give the command that made it again.")
-        images = load_images(data)
-        check_content("data", data.source, images.hash, task.data)
+        images = _images(job, task)
         network = NetworkSection.model_validate(task.network)
         facts = {
             "role": TEACHER,
@@ -113,15 +139,8 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
 
     teacher = load_teacher(job.teacher or "", engine.device)
     check_content("teacher", job.teacher, teacher.hash, task.teacher)
-    partition = Partition.from_json(task.partition, source=str(folder))
-    part, bundle, lineage, start = task.part or 0, Bundle(), ["teacher"], teacher.denoiser
-    if job.start is not None:
-        found = read_start(Path(job.start))
-        check_content("start", job.start, found.hash, task.start)
-        start, lineage = load_denoiser(found.student, engine.device), [*found.facts.get("lineage", ("teacher",)), found.hash]
-        bundle = Bundle.load(found.bundle) if found.bundle else bundle
-    start = start.copy()
-    start.spec = replace(start.spec, sigma_init=task.sigma_init)
+    partition, part = Partition.from_json(task.partition, source=str(folder)), task.part or 0
+    start, bundle, lineage = _start(job, task, folder, teacher.denoiser)
     materials = Materials(
         engine,
         task.seed,
@@ -132,6 +151,8 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
         partition=partition,
         part=part,
         pairs=load_pairs(result_folder(folder.parent / job.needs["pairs"])) if "pairs" in job.needs else None,
+        images=_images(job, task) if job.data else None,
+        critic=task.critic,
     )
     facts = {
         "role": STUDENT,
@@ -143,3 +164,35 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
         "lineage": lineage,
     }
     return materials, facts
+
+
+def _images(job: Job, task: TrainTask) -> ImageSet:
+    from msd.data.images import load_images  # only here: most students are made without any real image
+
+    assert job.data is not None
+    images = load_images(job.data)
+    check_content("data", job.data.source, images.hash, task.data)
+    return images
+
+
+def _start(job: Job, task: TrainTask, folder: Path, teacher: Denoiser) -> tuple[Denoiser, Bundle, list[str]]:
+    """The student's network as its first stage finds it, what was handed on with it, and from whom it descends."""
+    start, bundle, lineage = teacher, Bundle(), [TEACHER]
+    place = folder.parent / job.needs[START] if START in job.needs else Path(job.start) if job.start else None
+    if place is not None:
+        found = read_start(place)
+        content = (read_result(place) or {}).get("task", "") if START in job.needs else found.hash
+        check_content("start", str(place), content, task.start)
+        start = load_denoiser(found.student, next(teacher.parameters()).device)
+        lineage = [*found.facts.get("lineage", (TEACHER,)), found.hash]
+        bundle = Bundle.load(found.bundle) if found.bundle else bundle
+    if task.weights == "random" or task.reduce:
+        from msd.networks.inherit import fresh, inherit
+        from msd.networks.shrink import smaller_config
+
+        # What was handed on belongs to the whole network.
+        bundle, config = Bundle(), smaller_config(config_of(start), task.reduce or 0.0).config
+        start = fresh(start, config, task.seed) if task.weights == "random" else inherit(start, config)
+    start = start.copy()
+    start.spec = replace(start.spec, sigma_init=task.sigma_init)
+    return start, bundle, lineage

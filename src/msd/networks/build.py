@@ -42,6 +42,11 @@ def unet_of(denoiser: Denoiser) -> LabelledUNet:
     return denoiser.network
 
 
+def config_of(denoiser: Denoiser) -> dict[str, Any]:
+    """What the adapted network was built from: the keyword arguments of its UNet2DModel. Raises WeightsError."""
+    return {key: value for key, value in unet_of(denoiser).model.config.items() if not key.startswith("_")}
+
+
 def build_unet(config: dict[str, Any]) -> LabelledUNet:
     """A randomly initialised UNet2DModel from its own keyword arguments."""
     from diffusers.models.unets.unet_2d import UNet2DModel

@@ -18,9 +18,23 @@ from msd.recipe.sections import (
     StudentSection,
     TeacherSection,
 )
-from msd.recipe.stage_sections import DMSection, PretrainSection, RegressionSection, RoleSection
+from msd.recipe.stage_sections import DMSection, PretrainSection, RegressionSection, RoleSection, TSMSection
 from msd.recipe.values import Section
-from msd.recipe.words import CLASSIFIER, DATA, DIGITS, LITE0, PACKAGED_PREFIX, PRETRAIN, STAGES, STUDENT, TEACHER, StageName
+from msd.recipe.words import (
+    CLASSIFIER,
+    DATA,
+    DIGITS,
+    LITE0,
+    PACKAGED_PREFIX,
+    PATHS,
+    PRETRAIN,
+    RANDOM,
+    ROW_PREFIX,
+    STAGES,
+    STUDENT,
+    TEACHER,
+    StageName,
+)
 
 __all__ = [
     "CLASSIFIER",
@@ -29,7 +43,10 @@ __all__ = [
     "LITE0",
     "MAIN_ROW",
     "PACKAGED_PREFIX",
+    "PATHS",
     "PRETRAIN",
+    "RANDOM",
+    "ROW_PREFIX",
     "STAGES",
     "STUDENT",
     "TEACHER",
@@ -53,6 +70,7 @@ __all__ = [
     "SolverSection",
     "StageName",
     "StudentSection",
+    "TSMSection",
     "TeacherSection",
     "explain",
     "load_recipe",

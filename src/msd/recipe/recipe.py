@@ -25,9 +25,9 @@ from msd.recipe.sections import (
     StudentSection,
     TeacherSection,
 )
-from msd.recipe.stage_sections import DMSection, PretrainSection, RoleSection
+from msd.recipe.stage_sections import DMSection, PretrainSection, RoleSection, TSMSection
 from msd.recipe.values import Section, Seed
-from msd.recipe.words import PATHS, STAGES, StageName
+from msd.recipe.words import PATHS, RANDOM, ROW_PREFIX, STAGES, TEACHER, StageName
 
 NOT_IDENTITY = {"summary", "cost", "expected", "device", "evaluation", "fleet", "rows"}
 """What may change between two invocations on one run's folder."""
@@ -61,6 +61,7 @@ class Recipe(Section):
     """The stages a student goes through, in order; each has the section of its name. Default: distribution matching alone,
     MSD's first stage."""
     pairs: PairsSection = PairsSection()
+    tsm: TSMSection = TSMSection()
     dm: DMSection = DMSection()
     rows: dict[str, dict[str, Any]] = Field(default=DEFAULT_ROWS, validate_default=True)
     """Students for comparison: a row's name, then what it changes in this recipe (dotted keys of partition, pairs, student,
@@ -119,19 +120,30 @@ class Recipe(Section):
             raise ValueError(
                 f"pretrain.sigma_min {self.pretrain.sigma_min} must be below pretrain.sigma_max {self.pretrain.sigma_max}"
             )
+        if self.student.start == RANDOM and self.student.critic == "student" and "tsm" not in self.stages:
+            raise ValueError(
+                "student.critic: student begins the critic with the student's weights, which student.start: random leaves "
+                "to chance; put tsm before dm in stages, or set student.critic: teacher"
+            )
         if self.dm.weight == 0 and regression.weight == 0:
             raise ValueError("dm.weight and dm.regression.weight are both 0, so nothing would be learned; raise one")
         return self
 
     @model_validator(mode="after")
     def _rows_possible(self, info: ValidationInfo) -> Recipe:
-        sources = {MAIN_ROW: self.pairs.source}
+        sources = {MAIN_ROW: self.needed_rows()}
         for name in self.rows:
             with _prefixed(f"rows.{name}: "):
-                sources[name] = self.variant(self.row(name).overrides).pairs.source
+                sources[name] = self.variant(self.row(name).overrides).needed_rows()
         if not (info.context or {}).get(LONE):
             check_sources(sources)
         return self
+
+    def needed_rows(self) -> dict[str, str]:
+        """Rows whose students this recipe's own need, each by the key that names it."""
+        needed = {} if self.pairs.source == TEACHER else {"pairs.source": self.pairs.source}
+        start = self.student.start
+        return needed | ({"student.start": start.removeprefix(ROW_PREFIX)} if start.startswith(ROW_PREFIX) else {})
 
     def row(self, name: str) -> Row:
         """One of `rows`, read: its overrides, and how it is compared with the cohort. Raises RecipeError."""

@@ -99,17 +99,23 @@ def _check_free(overrides: Mapping[str, Any], ending: str, decided: bool, reason
             raise RecipeError(f"{reason}, so {key} beside it would win nothing; remove one of the two.")
 
 
-def check_sources(sources: Mapping[str, str]) -> None:
-    """`sources` gives for each row, the recipe's own included, whose samples its pairs hold. Raises RecipeError where one is
-    unknown, or where rows wait for each other in a circle."""
-    for name, source in sources.items():
-        if source != TEACHER and source not in sources:
-            where = "" if name == MAIN_ROW else f"rows.{name}: "
-            raise RecipeError(f"{where}pairs.source: there is no row {source!r}{nearest(source, [TEACHER, *sources])}")
+def check_sources(sources: Mapping[str, Mapping[str, str]]) -> None:
+    """`sources` gives for each row, the recipe's own included, the rows that it waits for, each by the key that names it.
+
+    Raises RecipeError where one is unknown, or where rows wait for each other in a circle.
+    """
+    for name, needed in sources.items():
+        for key, source in needed.items():
+            if source not in sources:
+                where = "" if name == MAIN_ROW else f"rows.{name}: "
+                raise RecipeError(f"{where}{key}: there is no row {source!r}{nearest(source, [TEACHER, *sources])}")
     for name in sources:
-        path = [name]
-        while (source := sources[path[-1]]) != TEACHER:
-            if source in path:
-                circle = " -> ".join([*path[path.index(source) :], source])
-                raise RecipeError(f"pairs.source: {circle} waits for itself; set pairs.source: {TEACHER} in one of them.")
-            path.append(source)
+        _refuse_circle((name,), sources)
+
+
+def _refuse_circle(path: tuple[str, ...], sources: Mapping[str, Mapping[str, str]]) -> None:
+    for key, source in sources[path[-1]].items():
+        if source in path:
+            circle = " -> ".join([*path[path.index(source) :], source])
+            raise RecipeError(f"{key}: {circle} waits for itself; set {key}: {TEACHER} in one of them.")
+        _refuse_circle((*path, source), sources)

@@ -16,6 +16,7 @@ from msd.recipe.values import (
     Decay,
     FeatureNetworkWord,
     ImageSize,
+    Reduction,
     Section,
     Seed,
     Sigma,
@@ -147,8 +148,14 @@ class StudentSection(Section):
     """What a student is before its first stage, and how it is sampled."""
 
     start: str = TEACHER
-    """`teacher`: a copy of the teacher (as MSD does for students of its size). Else the path of a saved student or of a
-    finished job's result; a relative one starts at the folder it is typed in."""
+    """Whose weights it starts with: `teacher`, as MSD does for students of its size; `random`, nobody's; `row:NAME`, the one
+    student of another row; or the path of a saved student or of a finished job's result (a relative one starts at the folder
+    it is typed in)."""
+    reduce: Reduction | None = None
+    """Share of the start's parameters that the student does without (`msd shrink` shows what there is). What it starts with
+    are then slices of the start's weights, the most important channels. Default: none, the start's own size."""
+    critic: Literal["teacher", "student"] = "teacher"
+    """Whose size and weights the critic begins with. Default: the teacher's, also for smaller students, as in DMD."""
     sigma_init: Sigma = 80.0
     """The student's one input noise level. Default: the highest, as in DMD; SiD uses 2.5, which the digits recipe needs, as
     its teacher was never trained near 80 (measured: docs/results.md)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msd.recipe.values import (
     Batch,
     Count,
@@ -34,6 +36,21 @@ class RoleSection(Section):
     ema_decay: Decay | None = None
     """Decay a step of the weights' moving average, which is delivered in their place (null: no average)."""
 
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether a student's stage with these settings reads pairs."""
+        return False
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether it sees real images."""
+        return False
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is one for all parts, from which every student starts."""
+        return False
+
 
 class PretrainSection(RoleSection):
     """Training a teacher from images with the EDM loss (Karras et al. 2022)."""
@@ -65,6 +82,56 @@ class PretrainSection(RoleSection):
     """Mean of ln(sigma) in training. Default: EDM's."""
     log_sigma_deviation: Deviation = 1.2
     """Standard deviation of ln(sigma) in training. Default: EDM's."""
+
+
+class TSMSection(RoleSection):
+    """Teacher score matching: a student that is no copy of its teacher first learns to denoise like it (MSD, sec. 4.3)."""
+
+    num_updates: Count = 600
+    """Updates at most; it ends before, on a plateau. Default: the prototype's."""
+    batch_size: Batch = 128
+    """Noised samples an update. Default: the prototype's."""
+    learning_rate: Positive = 2e-3
+    """Peak of the student's rate. Default: the prototype's, as for a teacher of that size."""
+    warmup_updates: Whole = 25
+    """Updates over which the rate rises to its peak. Default: not tuned."""
+    final_rate: Decay = 0.05
+    """Share of the peak to which the rate falls along a cosine. Default: not tuned."""
+    adam_beta1: Decay = 0.9
+    """Adam's momentum. Default: Adam's own: nothing chases anything here."""
+    ema_decay: Decay | None = 0.99
+    """Decay an update of the moving average. Default: the prototype's. The next stage goes on from the raw weights."""
+    samples: Literal["pairs", "images"] = "pairs"
+    """What is noised: `pairs`, samples that the teacher made (no real image is touched); `images`, the recipe's `data`, as
+    in the paper."""
+    scope: Literal["part", "all"] = "part"
+    """`part`: each student on the conditions of its own part; `all`: once on all conditions, and every student starts from
+    that one. The paper does not say which. Default: not tuned."""
+    log_sigma_mean: LogSigma = -1.2
+    """Mean of ln(sigma) of the noise. Default: EDM's, as the teacher's own training."""
+    log_sigma_deviation: Deviation = 1.2
+    """Standard deviation of ln(sigma) of the noise. Default: EDM's."""
+    held_out: Decay = 0.1
+    """Share of the samples, at most 256 of them, that are kept to judge by (0: no plateau is looked for)."""
+    look_every: Count = 50
+    """Updates between two looks at the loss on them. Default: not tuned."""
+    patience: Count = 6
+    """Looks in a row without an improvement after which the stage ends. Default: not tuned; a plateau is seldom reached
+    before the rate has fallen."""
+    improvement: Decay = 0.005
+    """Share by which the loss must fall below its best so far to count as an improvement. Default: not tuned."""
+
+    @property
+    def needs_pairs(self) -> bool:
+        return self.samples == "pairs"
+
+    @property
+    def needs_images(self) -> bool:
+        return self.samples == "images"
+
+    @property
+    def is_shared(self) -> bool:
+        return self.scope == "all"
 
 
 class RegressionSection(Section):
@@ -125,6 +192,10 @@ class DMSection(RoleSection):
     """Standard deviation of ln(sigma) in the critic's training. Default: EDM's, as SiD."""
     regression: RegressionSection = RegressionSection()
     """The paired loss beside the DM term."""
+
+    @property
+    def needs_pairs(self) -> bool:
+        return self.regression.weight > 0
 
     @property
     def critic_role(self) -> RoleSection:

@@ -49,6 +49,7 @@ Word = Annotated[str, Field(min_length=1, max_length=60)]
 FeatureNetworkWord = Annotated[str, Field(pattern="^(classifier|lite0|packaged:[a-z0-9-]+)$")]
 Share = Annotated[float, Field(ge=0, le=1), NotBool]
 Decay = Annotated[float, Field(ge=0, lt=1), NotBool]
+Reduction = Annotated[float, Field(ge=0, lt=1), NotBool]
 
 
 if TYPE_CHECKING:

@@ -6,10 +6,14 @@ import typing
 from collections.abc import Callable
 from typing import Literal
 
-StageName = Literal["dm"]
+StageName = Literal["tsm", "dm"]
 """The stages a student can go through: each is also the name of its section in the recipe."""
 STAGES: tuple[str, ...] = typing.get_args(StageName)
 
+RANDOM = "random"
+"""The word for a student that starts from no network's weights."""
+ROW_PREFIX = "row:"
+"""Before the name of a row: its student, to start others from."""
 TEACHER = "teacher"
 """The word for the teacher where a recipe names a source: what students start from, whose samples the pairs hold."""
 STUDENT = "student"
@@ -27,7 +31,7 @@ PATHS: dict[str, Callable[[str], bool]] = {
     "data.source": lambda value: not value.startswith(PACKAGED_PREFIX),
     "teacher.source": lambda value: value != PRETRAIN and not value.startswith(PACKAGED_PREFIX),
     "partition.file": lambda value: True,
-    "student.start": lambda value: value != TEACHER,
+    "student.start": lambda value: value not in (TEACHER, RANDOM) and not value.startswith(ROW_PREFIX),
     "evaluation.features": lambda value: value not in (CLASSIFIER, LITE0) and not value.startswith(PACKAGED_PREFIX),
     "evaluation.reference": lambda value: value != DATA and not value.startswith(PACKAGED_PREFIX),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msd.conditions.partition import Partition
 from msd.conditions.table import Conditions
@@ -39,6 +39,8 @@ class Materials:
     images: ImageSet | None = None
     network: NetworkSection | None = None
     """Of a network that a stage builds anew."""
+    critic: Literal["teacher", "student"] = "teacher"
+    """Whose network a critic begins as, where the stage before handed none on."""
 
     def need_teacher(self) -> Denoiser:
         """The frozen teacher, on the engine's device."""
@@ -53,8 +55,9 @@ class Materials:
         return self.bundle.restore(STUDENT, self.start.copy())
 
     def new_critic(self) -> Denoiser:
-        """A trainable copy of the teacher, or the critic that the stage before handed on."""
-        return self.bundle.restore(CRITIC, self.need_teacher().copy())
+        """A trainable copy of the teacher (or of the student), or the critic that the stage before handed on."""
+        begin = self.need_teacher().copy() if self.critic == "teacher" else self.new_student()
+        return self.bundle.restore(CRITIC, begin)
 
     def need_pairs(self) -> PairSet:
         if self.pairs is None:

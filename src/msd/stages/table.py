@@ -8,9 +8,11 @@ from typing import Any
 from msd.stages.dm import DistributionMatching
 from msd.stages.materials import Materials
 from msd.stages.pretrain import Pretraining
+from msd.stages.tsm import TeacherMatching
 from msd.training.loop import Stage
 
 STAGES: dict[str, Callable[[Any, Materials], Stage]] = {
     Pretraining.name: Pretraining,
+    TeacherMatching.name: TeacherMatching,
     DistributionMatching.name: DistributionMatching,
 }

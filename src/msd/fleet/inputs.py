@@ -1,0 +1,51 @@
+"""The content that a recipe names, as far as a plan looks at it: teacher, starts, images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msd import checks
+from msd.errors import RecipeError
+from msd.fleet.starts import Start, read_start
+from msd.recipe import PATHS, Recipe
+from msd.teachers.facts import TeacherFacts, read_teacher
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The content that a recipe names, as far as a plan looks at it."""
+
+    teacher: TeacherFacts
+    starts: Mapping[str, Start] = field(default_factory=dict)
+    """By the path that the recipe gives."""
+    images: str | None = None
+    """Hash of the real images, where a stage sees any."""
+
+
+def read_inputs(recipe: Recipe) -> Inputs:
+    """Look at the teacher and the starts that the recipe and its rows name. Raises WeightsError."""
+    checks.instance(recipe, Recipe, "recipe", "read one with load_recipe(name)", error=RecipeError)
+    return Inputs(read_teacher(recipe.teacher.source), read_starts(recipe), read_images(recipe))
+
+
+def read_starts(recipe: Recipe) -> dict[str, Start]:
+    """What students of the recipe and its rows start from, where a path says it. Raises WeightsError."""
+    is_path = PATHS["student.start"]
+    paths = {one.student.start for one in _recipes(recipe) if is_path(one.student.start)}
+    return {path: read_start(Path(path)) for path in sorted(paths)}
+
+
+def read_images(recipe: Recipe) -> str | None:
+    """Hash of the recipe's images, where a stage of it or its rows sees any. Raises DataError."""
+    if not any(settings.needs_images for one in _recipes(recipe) for _, settings in one.stage_settings()):
+        return None
+    from msd.data.images import load_images
+
+    return load_images(recipe.data).hash
+
+
+def _recipes(recipe: Recipe) -> list[Recipe]:
+    """The recipe and those of its rows."""
+    return [recipe, *(recipe.variant(recipe.row(name).overrides) for name in recipe.rows)]

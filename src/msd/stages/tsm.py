@@ -1,0 +1,93 @@
+"""Teacher score matching: a student that is no copy of the teacher learns to denoise as it does, before it is distilled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from msd.data.streams import SampleStream, image_stream, pair_stream
+from msd.diffusion.denoiser import per_sample
+from msd.diffusion.draw import Draw
+from msd.diffusion.noise import LogNormalLaw
+from msd.objectives.denoising import denoising_loss
+from msd.recipe import STUDENT, TSMSection
+from msd.stages.materials import Materials
+from msd.training.loop import Loss, Stage, Turn
+
+HELD_OUT = "held_out"
+"""The loss on samples that no update sees, in the records of the steps that look at it."""
+
+
+class TeacherMatching(Stage):
+    """Role `student` (averaged), one turn a step: its denoiser towards the teacher's, at all noise levels (MSD, eq. 8).
+
+    It ends on a plateau of the loss on held-out samples, noised once and for all. The critic is not handed on: what follows
+    the student's outputs has none to follow yet.
+    """
+
+    name = "tsm"
+
+    def __init__(self, settings: TSMSection, materials: Materials):
+        engine, self._settings, self._teacher = materials.engine, settings, materials.need_teacher()
+        self.conditions, partition, part = materials.need_part()
+        self.num_steps, self.batch_size = settings.num_updates, settings.batch_size
+        self.roles = {STUDENT: engine.role(materials.new_student(), settings, settings.num_updates)}
+        self._student, self._law = self.roles[STUDENT], LogNormalLaw(settings.log_sigma_mean, settings.log_sigma_deviation)
+        if settings.samples == "pairs":
+            self._stream = pair_stream(materials.need_pairs(), partition, part, settings.held_out)
+        else:
+            self._stream = image_stream(
+                materials.need_images(), self._teacher.spec.codec, partition, part, settings.held_out
+            )
+        self._device, self._sigma_data = engine.device, self._teacher.spec.sigma_data
+        self._held_out = self._noise_once(self._stream, materials.seed)
+        self._best, self._stale = math.inf, 0
+
+    def turns(self, draw: Draw) -> Iterator[Turn]:
+        yield Turn((STUDENT,), lambda: self._loss(draw))
+
+    def finished(self, step: int) -> bool:
+        return self._stale >= self._settings.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "stale": self._stale}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._best, self._stale = float(state["best"]), int(state["stale"])
+
+    def _loss(self, draw: Draw) -> Loss:
+        looked = self._look() if draw.step % self._settings.look_every == 0 else {}
+        clean, keys = self._stream.batch(self.batch_size, draw)
+        sigma = self._law.sample(self.batch_size, draw)
+        noised = clean + per_sample(sigma, clean) * draw.normal(self.batch_size, *clean.shape[1:])
+        condition = self.conditions[keys]
+        with torch.no_grad():
+            target = self._teacher(noised, sigma, condition)
+        return Loss(denoising_loss(self._student(noised, sigma, condition), target, sigma, self._sigma_data), looked)
+
+    @torch.no_grad()
+    def _noise_once(self, stream: SampleStream, seed: int) -> tuple[torch.Tensor, ...] | None:
+        """Held-out samples noised, their levels and keys, and the teacher's answer: what every look compares with."""
+        clean, keys = stream.held_out(self._device)
+        if not len(keys):
+            return None
+        draw = Draw(seed, f"{self.name} held out", device=self._device)
+        sigma = self._law.sample(len(keys), draw)
+        noised = clean + per_sample(sigma, clean) * draw.normal(len(keys), *clean.shape[1:])
+        return noised, sigma, keys, self._teacher(noised, sigma, self.conditions[keys])
+
+    @torch.no_grad()
+    def _look(self) -> dict[str, torch.Tensor]:
+        """The held-out loss of the average, which is what would be delivered; waits for the device."""
+        if self._held_out is None:
+            return {}
+        noised, sigma, keys, target = self._held_out
+        network = self._student.result()
+        loss = denoising_loss(network(noised, sigma, self.conditions[keys]), target, sigma, self._sigma_data)
+        improved = float(loss) < self._best * (1 - self._settings.improvement)
+        self._stale = 0 if improved else self._stale + 1
+        self._best = min(self._best, float(loss))
+        return {HELD_OUT: loss}
