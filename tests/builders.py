@@ -21,6 +21,7 @@ from msd.teachers.folder import Teacher, load_teacher
 from msd.training.bundle import Bundle
 from msd.training.engine import Engine
 
+ENGINE = Engine.on("cpu")
 UNIFORM = (0.1,) * 10
 
 

@@ -237,7 +237,7 @@ def test_a_start_is_known_by_content(tmp_path: Path, teacher: Teacher) -> None:
 def test_planning_imports_no_torch() -> None:
     code = (
         "import sys\n"
-        "from msd.fleet.plan import plan, read_inputs\n"
+        "from msd.fleet.inputs import read_inputs; from msd.fleet.plan import plan\n"
         "from msd.recipe import load_recipe\n"
         "recipe = load_recipe('smoke')\n"
         "assert len(plan(recipe, read_inputs(recipe)).jobs) == 5\n"
