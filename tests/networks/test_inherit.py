@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from builders import unet
+from msd.data.images import load_images
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
 from msd.errors import WeightsError
 from msd.networks.build import build_unet, unet_of
@@ -47,7 +48,7 @@ def answer(denoiser: Denoiser) -> Tensor:
     generator = torch.Generator().manual_seed(5)
     noise = torch.randn(4, *denoiser.spec.noise_shape, generator=generator)
     with torch.no_grad():
-        return denoiser(noise, torch.tensor([0.1, 0.5, 2, 9]), torch.tensor([0, 3, 6, 9]))
+        return denoiser(noise, torch.tensor([1.5, 3, 9, 25]), torch.tensor([0, 3, 6, 9]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,11 +59,12 @@ def test_the_same_configuration_gives_an_exact_copy_that_can_be_trained(kind: st
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         assert torch.equal(ours[name], value), name
-    assert torch.equal(answer(student), answer(teacher))
     assert student.spec == teacher.spec
     assert not student.training
     trained = {name for name, value in student.named_parameters() if value.requires_grad}
     assert trained == {name for name, _ in student.named_parameters()} - {"network.model.time_proj.weight"}
+    # Whether a gradient is asked for decides which of two kernels torch attends with: they round differently.
+    assert torch.equal(answer(student.requires_grad_(False)), answer(teacher))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,11 +86,12 @@ def test_channels_that_do_nothing_are_the_ones_that_go() -> None:
     large = fresh(small, unet((16, 32), norm_num_groups=4), seed=2)
     weights = unet_of(small).model.state_dict()
     for name, value in unet_of(large).model.state_dict().items():
-        doubled = weights[name]
+        wide = weights[name]
         for dimension, length in enumerate(value.shape):
-            if doubled.shape[dimension] != length:
-                doubled = _doubled(doubled, dimension, reads=dimension == 1, time="time_emb_proj" in name)
-        value.copy_(doubled)
+            if wide.shape[dimension] != length:
+                is_read = dimension == 1 and name != "class_embedding.weight"
+                wide = doubled(wide, dimension, reads=is_read)
+        value.copy_(wide)
     # Twice the width has other frequencies of time; without time both networks see the same.
     for network in (small, large):
         unet_of(network).model.time_embedding.linear_1.weight.data.zero_()
@@ -97,8 +100,8 @@ def test_channels_that_do_nothing_are_the_ones_that_go() -> None:
     assert torch.allclose(answer(student), answer(small), atol=1e-4)
 
 
-def _doubled(value: Tensor, dimension: int, *, reads: bool, time: bool) -> Tensor:
-    """Each channel twice, side by side; of the second nothing is read, and in the first a little more is written."""
+def doubled(value: Tensor, dimension: int, *, reads: bool) -> Tensor:
+    """Each channel twice, side by side, as far as it is written; of the second nothing is read."""
     if reads:
         both = torch.stack([value, torch.zeros_like(value)], dimension + 1)
     else:
@@ -110,8 +113,6 @@ def test_an_inherited_student_is_nearer_to_the_digits_teacher_than_a_random_one(
     """Before any training, at six noise levels from where images show to where noise is all there is."""
     teacher = load_teacher("packaged:digits").denoiser
     recipe = load_recipe("digits")
-    from msd.data.images import load_images
-
     images, generator = load_images(recipe.data), torch.Generator().manual_seed(1)
     chosen = torch.randint(len(images), (256,), generator=generator)
     clean, labels = teacher.spec.codec.encode(images.batch(chosen)), images.labels[chosen]
@@ -132,7 +133,7 @@ def test_a_dropped_level_leaves_a_middle_that_passes_on() -> None:
     student = inherit(teacher, unet((8,), up_block_types=["UpBlock2D"], down_block_types=["DownBlock2D"]))
     assert not unet_of(student).model.get_parameter("mid_block.resnets.0.conv2.weight").any()
     assert not unet_of(student).model.get_parameter("up_blocks.0.resnets.0.conv1.weight")[:, :8].any()
-    answer(student).isfinite().all()
+    assert answer(student).isfinite().all()
 
 
 def test_fresh_is_random_by_its_seed_and_costs_nobody_random_numbers() -> None:
