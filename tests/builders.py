@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,6 +34,39 @@ def tiny_denoiser(seed: int, sigma_init: float | None = None) -> Denoiser:
         torch.manual_seed(seed)
         unet = build_unet(unet_config((1, 8, 8), 10, network.model_dump()))
     return Denoiser(unet, DenoiserSpec(noise_shape=(1, 8, 8), num_conditions=10, sigma_init=sigma_init)).eval()
+
+
+def unet(
+    widths: Sequence[int], num_blocks: int = 1, size: int = 8, attended: Sequence[int] = (), **more: Any
+) -> dict[str, Any]:
+    """The configuration of a small U-Net of ten classes, with attention at some of its levels."""
+    down = ["AttnDownBlock2D" if place in attended else "DownBlock2D" for place in range(len(widths))]
+    up = [kind.replace("Down", "Up") for kind in reversed(down)]
+    network = NetworkSection(block_out_channels=tuple(widths), layers_per_block=num_blocks, norm_num_groups=4)
+    own = unet_config((1, size, size), 10, network.model_dump())
+    return own | {"down_block_types": down, "up_block_types": up} | more
+
+
+def adm_unet(widths: Sequence[int] = (192, 384, 576, 768), num_blocks: int = 3) -> dict[str, Any]:
+    """The ADM U-Net of 64x64 and 1000 classes, attention at 32, 16 and 8."""
+    return {
+        "sample_size": 64,
+        "in_channels": 3,
+        "out_channels": 3,
+        "num_class_embeds": 1000,
+        "block_out_channels": list(widths),
+        "layers_per_block": num_blocks,
+        "norm_num_groups": 32,
+        "attn_norm_num_groups": 32,
+        "attention_head_dim": 64,
+        "norm_eps": 1e-5,
+        "freq_shift": 0,
+        "resnet_time_scale_shift": "scale_shift",
+        "downsample_type": "resnet",
+        "upsample_type": "resnet",
+        "down_block_types": ["ResnetDownsampleBlock2D"] + ["AttnDownBlock2D"] * 3,
+        "up_block_types": ["AttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"],
+    }
 
 
 def save_teacher(folder: Path, seed: int = 0) -> Teacher:

@@ -23,6 +23,7 @@ VERBS = {
     "demo": "msd.commands.verbs.demo:demo",
     "recipes": "msd.commands.verbs.recipes:recipes",
     "plan": "msd.commands.verbs.plan:plan",
+    "shrink": "msd.commands.verbs.shrink:shrink",
     "pretrain": "msd.commands.verbs.pretrain:pretrain",
     "partition": "msd.commands.verbs.partition:partition",
     "pairs": "msd.commands.verbs.pairs:pairs",

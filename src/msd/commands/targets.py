@@ -17,6 +17,8 @@ PNG_MARK = ("Software", "msd")
 """Key and value of the text in the pictures that we write, by which they are known again."""
 NPZ_ARRAYS = ("images", "labels")
 """The arrays of a file of samples: no more, no less."""
+SIZES_KIND = "sizes"
+"""What a table that `msd shrink` saved says that it is."""
 
 
 def check_run(run: Run) -> None:
@@ -73,6 +75,15 @@ def is_metrics(path: Path) -> bool:
     except RunError:
         return False
     return isinstance(value, dict) and {"schema", "rows", "main"} <= value.keys()
+
+
+def is_sizes(path: Path) -> bool:
+    """Whether `path` holds a table that `msd shrink` wrote."""
+    try:
+        value = read_json(path, Kind("a table of sizes", "make it again with `msd shrink`"))
+    except RunError:
+        return False
+    return isinstance(value, dict) and value.get("kind") == SIZES_KIND and "rows" in value
 
 
 def is_samples(path: Path) -> bool:

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
+from msd.data.images import ImageSet
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec, EDMParameterisation, per_sample
 from msd.diffusion.draw import Draw
 from msd.diffusion.noise import LogNormalLaw
 from msd.errors import DataError
 from msd.networks.build import build_unet, unet_config
 from msd.objectives.denoising import denoising_loss
-from msd.recipe import TEACHER, PretrainSection
+from msd.recipe import TEACHER, NetworkSection, PretrainSection
 from msd.stages.materials import Materials
 from msd.training.loop import Loss, Stage, Turn
+
+
+def foreseen_teacher(
+    settings: PretrainSection, images: ImageSet, network: NetworkSection
+) -> tuple[dict[str, Any], DenoiserSpec]:
+    """Configuration and spec of the teacher that pretraining on `images` makes.
+
+    Raises RecipeError when the images cannot be halved as often as the network has levels.
+    """
+    codec = images.codec(settings.sigma_data, network.fold)
+    spec = DenoiserSpec(
+        noise_shape=codec.noise_shape(images.pixel_shape),
+        num_conditions=images.num_conditions,
+        parameterisation=EDMParameterisation(settings.sigma_data),
+        codec=codec,
+        sigma_min=settings.sigma_min,
+        sigma_max=settings.sigma_max,
+    )
+    return unet_config(spec.noise_shape, spec.num_conditions, network.model_dump()), spec
 
 
 class Pretraining(Stage):
@@ -27,19 +48,12 @@ class Pretraining(Stage):
         images, network = materials.need_images(), materials.network
         if network is None:
             raise DataError("pretraining needs a network to build; set network.")
-        codec = images.codec(settings.sigma_data, network.fold)
-        spec = DenoiserSpec(
-            noise_shape=codec.noise_shape(images.pixel_shape),
-            num_conditions=images.num_conditions,
-            parameterisation=EDMParameterisation(settings.sigma_data),
-            codec=codec,
-            sigma_min=settings.sigma_min,
-            sigma_max=settings.sigma_max,
-        )
+        config, spec = foreseen_teacher(settings, images, network)
+        codec = spec.codec
         # The initial weights are diffusers' own, drawn from torch's global generator: fork it so that nothing else moves.
         with torch.random.fork_rng():
             torch.manual_seed(materials.seed)
-            unet = build_unet(unet_config(spec.noise_shape, spec.num_conditions, network.model_dump()))
+            unet = build_unet(config)
         teacher = materials.bundle.restore(TEACHER, Denoiser(unet, spec))
         engine, self._dropout = materials.engine, network.dropout > 0
         role = engine.role(teacher, settings, settings.num_updates, dropout=self._dropout)
