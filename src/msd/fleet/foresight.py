@@ -8,8 +8,8 @@ from msd.data.images import ImageSet
 from msd.fleet.inputs import Inputs, read_starts
 from msd.fleet.jobs import Job
 from msd.fleet.plan import Plan, plan, pretrain_job
-from msd.networks.build import unet_config
 from msd.recipe import Recipe
+from msd.stages.pretrain import foreseen_teacher
 from msd.teachers.facts import TeacherFacts
 
 
@@ -19,10 +19,7 @@ def foreseen_plan(recipe: Recipe, images: ImageSet) -> tuple[Job, Plan]:
     Where the partition depends on what the teacher learns, contiguous parts stand in for it. Raises what `plan` raises.
     """
     job = pretrain_job(recipe, images.hash)
-    settings = recipe.pretrain
-    codec = images.codec(settings.sigma_data, recipe.network.fold)
-    noise_shape = codec.noise_shape(images.pixel_shape)
-    unet_config(noise_shape, images.num_conditions, recipe.network.model_dump())  # refuses levels that the size has not
+    config, spec = foreseen_teacher(recipe.pretrain, images, recipe.network)
     teacher = TeacherFacts(
         recipe.teacher.source,
         Path(),
@@ -30,10 +27,11 @@ def foreseen_plan(recipe: Recipe, images: ImageSet) -> tuple[Job, Plan]:
         images.num_conditions,
         images.prior,
         images.licence,
-        noise_shape,
-        settings.sigma_min,
-        settings.sigma_max,
+        spec.noise_shape,
+        spec.sigma_min,
+        spec.sigma_max,
         images.classes,
+        config,
     )
     if recipe.partition.method == "balanced-kmeans":
         recipe = recipe.model_copy(update={"partition": recipe.partition.model_copy(update={"method": "contiguous"})})

@@ -22,6 +22,7 @@ from msd.fleet.inputs import Inputs
 from msd.fleet.jobs import START, Job, PairsTask, Resources, StageTask, TrainTask, job_seed, student_use
 from msd.fleet.queue import queue
 from msd.fleet.starts import check_start
+from msd.networks.shrink import smaller_config
 from msd.recipe import MAIN_ROW, RANDOM, ROW_PREFIX, STUDENT, TEACHER, Recipe, RoleSection
 from msd.recipe import Row as RowRules
 
@@ -157,8 +158,9 @@ class _Planner:
 
     def _shared(self, row: str, recipe: Recipe, stage: tuple[str, RoleSection], begin: _Begin) -> _Begin:
         """What students start from whose first stage is one for all of them: a job of its own, on all conditions."""
-        name = stage[0] if row == MAIN_ROW else f"{row}-{stage[0]}"
         whole = Partition.whole(self._inputs.teacher.prior)
+        # Whichever row asks first: most tables have one of it, which is called by the stage's name alone.
+        name = f"{row}-{stage[0]}" if any(job.name == stage[0] for job in self._jobs.values()) else stage[0]
         job = self._training(name, recipe, (stage,), begin, whole, 0, seed=recipe.seed)
         return _Begin(start=job.task.hash, needs={START: job.key})
 
@@ -202,7 +204,9 @@ class _Planner:
 
     def _begin(self, recipe: Recipe, partition: Partition, part: int) -> _Begin:
         """What the recipe's student of a part starts from."""
-        settings = recipe.student
+        settings, config = recipe.student, self._inputs.teacher.config
+        if settings.reduce and config is not None:
+            smaller_config(config, settings.reduce)  # or says now which sizes there are
         if settings.start == TEACHER:
             return _Begin(reduce=settings.reduce)
         if settings.start == RANDOM:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msd import checks
 from msd.conditions.names import numbered
 from msd.errors import WeightsError
-from msd.networks.facts import FACTS, REMEDY, WEIGHTS, FactNotes, identity, verified_facts
+from msd.networks.facts import FACTS, REMEDY, WEIGHTS, FactNotes, identity, read_config, verified_facts
 from msd.networks.tensors import load_array
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class TeacherFacts:
     """The noise levels it was trained on."""
     classes: tuple[str, ...] = ()
     """Name of each condition; their numbers where none are recorded. No part of `hash`."""
+    config: Mapping[str, Any] | None = None
+    """What its network is built from; None where that is not known yet."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes) or numbered(self.num_conditions))
@@ -86,4 +89,7 @@ def read_teacher(source: str | Path) -> TeacherFacts:
     if classes and len(classes) != num:
         raise WeightsError(f"{folder / FACTS} has {len(classes)} names (classes) for {num} conditions; mend one of them.")
     levels = spec.sigma_min, spec.sigma_max
-    return TeacherFacts(str(source), folder, identity(facts), num, prior, spec.licence, spec.noise_shape, *levels, classes)
+    config = read_config(folder)
+    return TeacherFacts(
+        str(source), folder, identity(facts), num, prior, spec.licence, spec.noise_shape, *levels, classes, config
+    )
