@@ -13,7 +13,18 @@ import pytest
 from msd.owner import OWNER
 
 MSD = [sys.executable, "-c", "from msd.cli import main; main()"]
-ARGUMENTS = ["distill", "smoke", "--set", "dm.num_updates=60", "--set", "rows={}", "--set", "pairs.num_pairs=2000"]
+ARGUMENTS = [
+    "distill", "smoke", "--set", "dm.num_updates=60", "--set", "rows={}", "--set", "pairs.num_pairs=2000",
+    "--set", "stages=[tsm,dm]", "--set", "tsm.num_updates=20", "--set", "tsm.batch_size=16",
+    "--set", "student.start=random", "--set", "student.reduce=0.71",
+]  # fmt: skip
+MOMENTS = {
+    "while pairs are made": "jobs/pairs-*/result/shard-0001*",
+    "in the first stage": "jobs/student-0-*/stages/0-tsm/checkpoints/step-*.pt",
+    "at the seam of two stages": "jobs/student-0-*/stages/0-tsm/bundle.safetensors",
+    "in the second stage": "jobs/student-0-*/stages/1-dm/checkpoints/step-*.pt",
+}
+"""What is there when the kill comes."""
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -27,11 +38,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return content(folder)
 
 
-@pytest.mark.parametrize("moment", ["jobs/pairs-*/result/shard-0001*", "jobs/student-0-*/stages/*/checkpoints/step-*.pt"])
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_kill_at_any_moment_loses_nothing(undisturbed: dict[str, bytes], tmp_path: Path, moment: str) -> None:
     command = [*MSD, *ARGUMENTS, "--out", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    while process.poll() is None and not list(tmp_path.glob(moment)):
+    while process.poll() is None and not list(tmp_path.glob(MOMENTS[moment])):
         time.sleep(0.005)
     process.kill()
     assert process.wait(30) == -signal.SIGKILL
