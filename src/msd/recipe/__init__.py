@@ -18,6 +18,7 @@ from msd.recipe.sections import (
     StudentSection,
     TeacherSection,
 )
+from msd.recipe.solver_words import read_solver_word
 from msd.recipe.stage_sections import DMSection, PretrainSection, RegressionSection, RoleSection
 from msd.recipe.values import Section
 from msd.recipe.words import CLASSIFIER, DATA, DIGITS, LITE0, PACKAGED_PREFIX, PRETRAIN, STAGES, STUDENT, TEACHER, StageName
@@ -57,6 +58,7 @@ __all__ = [
     "explain",
     "load_recipe",
     "packaged_recipes",
+    "read_solver_word",
     "restored",
     "revised",
     "section_of",
