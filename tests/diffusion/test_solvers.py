@@ -4,6 +4,7 @@ For data N(mean, s^2) the ODE moves x(sigma) - mean in proportion to sqrt(s^2 + 
 """
 
 import math
+from dataclasses import asdict
 from itertools import pairwise
 from typing import get_args
 
@@ -206,7 +207,11 @@ def test_churn_raises_the_noise_level_inside_its_range(amount, gamma):
 
 def test_churns_defaults_are_edms_for_imagenet():
     assert Solver("heun-sde", 18).churn == Churn(40.0, 0.05, 50.0, 1.003)
-    assert Solver("heun", 18).churn is None
+
+
+def test_measurements_that_are_kept_by_a_solvers_content_stay_valid():
+    kept = {"method": "heun", "num_steps": 18, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, "churn": None}
+    assert asdict(Solver("heun", 18)) == kept
 
 
 @pytest.mark.parametrize("churn", [Churn(10.0, 0.0, math.inf, 1.0), Churn(10.0)])
