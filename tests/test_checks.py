@@ -30,7 +30,7 @@ from msd.data.images import ImageSet, load_images
 from msd.data.pairs import PairSet, PairsPlan, load_pairs, make_pairs
 from msd.diffusion.codec import AffineCodec
 from msd.diffusion.denoiser import DenoiserSpec, EDMParameterisation, FlowParameterisation, VPParameterisation, guided
-from msd.diffusion.draw import Draw, Slice, derived_seed, image_noise
+from msd.diffusion.draw import Draw, Slice, derived_seed, image_noise, noise_by_step
 from msd.diffusion.noise import KarrasLaw, LogNormalLaw, karras_sigmas
 from msd.diffusion.solvers import Churn, Solver, one_step
 from msd.errors import (
@@ -90,7 +90,7 @@ def stored(**changes: Any) -> dict[str, Any]:
 
 WITHOUT_FILES: list[tuple[Callable[[], Any], type[MsdError], str]] = [
     # solvers and noise
-    (lambda: Solver("rk4", 4), SolverError, "no solver 'rk4'; choose one of euler, heun"),
+    (lambda: Solver("rk4", 4), SolverError, "no solver 'rk4'; choose one of euler, heun, dpmpp2m, heun-sde"),
     (lambda: Solver(["heun"], 4), SolverError, "no solver"),
     (lambda: Solver("heun", 0), SolverError, "num_steps 0 is out of range; give a whole number from 1"),
     (lambda: Solver("heun", -3), SolverError, "num_steps -3"),
@@ -103,6 +103,11 @@ WITHOUT_FILES: list[tuple[Callable[[], Any], type[MsdError], str]] = [
     (lambda: Solver("heun", 4, sigma_max="80"), SolverError, "sigma_max '80' is of type str"),
     (lambda: Solver("heun", 4, rho=0), SolverError, "rho 0"),
     (lambda: Solver("heun", 4, churn=5), SolverError, "churn 5 is of type int, not Churn"),
+    (
+        lambda: Solver("heun", 4, churn=Churn()),
+        SolverError,
+        "heun adds no noise, so churn would do nothing; choose heun-sde",
+    ),
     (lambda: Churn(-1), SolverError, "churn amount -1"),
     (lambda: Churn(1, 5, 2), SolverError, "sigma_high of churn 2"),
     (lambda: Solver("heun", 2)(blank, NOISE * NAN, LABELS), SolverError, "2 of 2 samples of noise are not finite"),
@@ -137,6 +142,8 @@ WITHOUT_FILES: list[tuple[Callable[[], Any], type[MsdError], str]] = [
     (lambda: derived_seed(NAN), RecipeError, "nan is no word"),
     (lambda: image_noise([0.5], (1, 2)), ConditionError, "seed 0.5"),
     (lambda: image_noise([-1], (1, 2)), ConditionError, "seed -1"),
+    (lambda: noise_by_step([0.5], (1, 2)), ConditionError, "seed 0.5"),
+    (lambda: noise_by_step("12", (1, 2)), ConditionError, "seeds '12' is of type str"),
     (lambda: image_noise("12", (1, 2)), ConditionError, "seeds '12' is of type str"),
     (lambda: image_noise([1], (1, -2)), ConditionError, "-2 is out of range"),
     (lambda: image_noise(range(2**40), (3, 512, 512)), ConditionError, r"would need about .* TiB .* at most about .* fit"),
@@ -231,7 +238,7 @@ WITHOUT_FILES: list[tuple[Callable[[], Any], type[MsdError], str]] = [
     (lambda: Recipe(name="x", dm={"batch_size": -1}), RecipeError, "dm.batch_size: .*greater than"),
     (lambda: Recipe(name="x").row("mine"), RecipeError, "no row 'mine'; choose one of"),
     (lambda: Recipe(name="x").variant(3), RecipeError, "overrides 3"),
-    (lambda: SolverSection(method="rk4"), RecipeError, "'heun' or 'euler'"),
+    (lambda: SolverSection(method="rk4"), RecipeError, "'heun', 'euler' or 'dpmpp2m'"),
     (lambda: plan("digits", None), RecipeError, "recipe 'digits' is of type str, not Recipe"),
     (lambda: read_inputs(None), RecipeError, "read one with load_recipe"),
     (lambda: Cohort(None), WeightsError, r"manifest None .* use Cohort.load\(folder\)"),

@@ -81,6 +81,15 @@ def test_only_what_changed_is_measured_again(cohort: Path, tmp_path: Path, measu
         assert measured == ["teacher-heun18", "cohort"]
 
 
+def test_the_teachers_first_solver_is_the_reference(cohort: Path, measured: list[str]) -> None:
+    found = evaluation(cohort, "--set", "evaluation.teacher=[heun-sde2, heun18]")
+    assert (measured, found["reference"]) == (["teacher-heun-sde2", "cohort"], "teacher-heun-sde2")
+    row = found["rows"]["teacher-heun-sde2"]
+    assert (row["kind"], row["note"], row["num_function_evaluations"]) == ("teacher", "2 churned Heun steps", 3)
+    again = evaluation(cohort, "--set", "evaluation.teacher=[heun-sde2]", "--set", "evaluation.batch_size=3")
+    assert again["rows"]["teacher-heun-sde2"]["evaluation"] == row["evaluation"]
+
+
 def test_a_broken_measurement_is_named_and_made_again(cohort: Path, measured: list[str]) -> None:
     first = evaluation(cohort)
     key = first["rows"]["cohort"]["evaluation"]

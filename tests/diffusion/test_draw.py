@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msd.diffusion.draw import Draw, Slice, derived_seed, image_noise
+from msd.diffusion.draw import Draw, Slice, derived_seed, image_noise, noise_by_step
 
 WEIGHTS = torch.tensor([0.1, 0.0, 0.4, 0.5])
 
@@ -70,3 +70,13 @@ def test_image_noise_is_standard_normal() -> None:
     noise = image_noise(range(2000), (4, 4))
     assert float(noise.mean()) == pytest.approx(0, abs=0.02)
     assert float(noise.std()) == pytest.approx(1, abs=0.02)
+
+
+def test_step_noise_is_by_image_and_step() -> None:
+    """Standard normal, in no order, and neither another step's nor what the image starts from."""
+    noise = noise_by_step(range(2000), (4, 4))
+    assert torch.equal(noise(3)[7], noise_by_step([7], (4, 4))(3)[0])
+    drawn = [image_noise(range(2000), (4, 4)), noise(0), noise(1)]
+    assert float(drawn[1].std()) == pytest.approx(1, abs=0.02)
+    together = torch.corrcoef(torch.stack([piece.flatten() for piece in drawn]))
+    assert float((together - torch.eye(3)).abs().max()) < 0.03

@@ -45,7 +45,7 @@ def test_noise_need_not_have_the_shape_of_the_images(bench):
     """A row whose noise is a vector: measured and timed like any other."""
     flat = replace(bench, noise_shape=(64,))
     assert flat.inputs[0].shape == (40, 64)
-    sampler = Sampler("flat", lambda noise, labels: noise.reshape(-1, 1, 8, 8).clamp(-1, 1), 1, 0)
+    sampler = Sampler("flat", lambda noise, labels, seeds: noise.reshape(-1, 1, 8, 8).clamp(-1, 1), 1, 0)
     row = flat.row(sampler)
     assert row["num_samples"] == 40
     assert row["frechet_distance"] > 0
@@ -53,10 +53,19 @@ def test_noise_need_not_have_the_shape_of_the_images(bench):
 
 
 def test_a_sampler_is_called_as_its_row(bench):
-    sampler = teacher_sampler("any name", tiny_denoiser(0), Solver("euler", 2))
-    assert (sampler.name, sampler.num_function_evaluations) == ("any name", 2)
+    sampler = teacher_sampler(tiny_denoiser(0), Solver("euler", 2))
+    assert (sampler.name, sampler.num_function_evaluations) == ("teacher-euler2", 2)
     noise, labels = bench.inputs
-    assert sampler.in_batches(noise, labels, 16).shape == (40, 1, 8, 8)
+    assert sampler.in_batches(noise, labels, bench.seeds, 16).shape == (40, 1, 8, 8)
+
+
+def test_a_teacher_that_draws_noise_does_not_depend_on_the_batch(bench):
+    """Each image's noise in each step is by its own seed; another seed gives another image from the same start."""
+    sampler, (noise, labels) = teacher_sampler(tiny_denoiser(0), Solver("heun-sde", 3)), bench.inputs
+    whole = sampler.in_batches(noise, labels, bench.seeds, 40)
+    torch.testing.assert_close(sampler.in_batches(noise, labels, bench.seeds, 7), whole, rtol=0, atol=2e-4)
+    torch.testing.assert_close(sampler.generate(noise[5:6], labels[5:6], bench.seeds[5:6]), whole[5:6], rtol=0, atol=2e-4)
+    assert (sampler.generate(noise[5:6], labels[5:6], bench.seeds[6:7]) - whole[5:6]).abs().max() > 1e-2
 
 
 def halves(pixels):
@@ -115,7 +124,7 @@ def test_images_of_another_shape_than_the_real_ones_are_refused(bench):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the probe reads /proc")
-@pytest.mark.parametrize("solver", [None, Solver("euler", 2)])
+@pytest.mark.parametrize("solver", [None, Solver("euler", 2), Solver("heun-sde", 2)])
 def test_peak_memory_is_asked_of_a_fresh_process(tmp_path, solver):
     save_denoiser(tiny_denoiser(0, sigma_init=2.5), tmp_path, role="student")
     growth = measure_peak_memory(tmp_path, solver, 64, threads=1)

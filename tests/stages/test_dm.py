@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def test_a_real_distillation_reaches_a_pinned_distance(tmp_path: Path) -> None:
     bench = Bench(images, partition, EvaluationSection(num_samples=1500))
 
     @torch.inference_mode()
-    def generate(noise: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def generate(noise: torch.Tensor, labels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         return student.spec.codec.decode(one_step(student, noise, labels, 2.5))
 
     row = bench.row(Sampler("student", generate, 1, 0))

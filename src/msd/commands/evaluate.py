@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -22,13 +22,13 @@ from msd.evaluation.bench import Bench
 from msd.evaluation.kept import Kept, Measurement
 from msd.evaluation.latency import LATENCY_THREADS, machine, measure_latency, measure_peak_memory, measure_routing
 from msd.evaluation.results import SCHEMA
-from msd.evaluation.samplers import Sampler, cohort_sampler, teacher_sampler
+from msd.evaluation.samplers import Sampler, cohort_sampler, named_solver, teacher_sampler
 from msd.files import write_json
 from msd.fleet.jobs import Job, TrainTask, read_status
 from msd.fleet.stored import StoredPlan, StoredRow
 from msd.networks.facts import identity, verified_facts
 from msd.reading import Kind
-from msd.recipe import DATA, MAIN_ROW, PRETRAIN, Recipe, restored, revised
+from msd.recipe import DATA, MAIN_ROW, PRETRAIN, Recipe, read_solver_word, restored, revised
 from msd.run import COHORT, EVALUATIONS, RECIPE, ROWS, Run
 from msd.teachers.facts import read_teacher
 from msd.teachers.folder import Teacher, load_teacher
@@ -36,8 +36,6 @@ from msd.training.engine import Engine
 
 MEMORY_BATCH = 256
 ROUTED_BATCH = 16
-TEACHER_SOLVERS: tuple[tuple[Literal["heun", "euler"], int], ...] = (("heun", 18), ("euler", 4), ("euler", 1))
-"""The teacher's rows: the reference first, then what a user in a hurry would otherwise pick."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +71,12 @@ def quality_of(subject: Subject, bench: Bench, device: str) -> Measurement:
 
 
 def table_of(run: Run) -> Table:
-    """Teacher three ways, then the cohorts that the run has. Raises RunError when its own is not there."""
+    """The teacher's rows, then the cohorts that the run has. Raises RunError when its own is not there."""
     cohorts = cohorts_of(run)
     main = cohorts[MAIN_ROW][1]
     recipe = run.resolved
     teacher = _teacher_of(recipe, main)
-    subjects = teacher_subjects(teacher)
+    subjects = teacher_subjects(teacher, recipe)
     for name, (row, cohort) in cohorts.items():
         subjects[name] = Subject(cohort_sampler(name, cohort), cohort_content(cohort.manifest), training_facts(run, row))
     return Table(recipe, open_bench(recipe, main, run.folder), main, teacher, subjects)
@@ -103,15 +101,15 @@ def check_measurable(run: Run) -> None:
     Bench(images, Partition.whole((1 / num,) * num), settings, run_folder=run.folder)
 
 
-def teacher_subjects(teacher: Teacher) -> dict[str, Subject]:
-    """A teacher, sampled in each way: the reference first."""
-    spec, found = teacher.denoiser.spec, {}
-    for method, steps in TEACHER_SOLVERS:
-        solver = Solver(method, steps, spec.sigma_min, spec.sigma_max)
-        note = f"{steps} {method.title()} step{'' if steps == 1 else 's'}"
-        sampler = teacher_sampler(f"teacher-{solver.name}", teacher.denoiser, solver)
+def teacher_subjects(teacher: Teacher, recipe: Recipe) -> dict[str, Subject]:
+    """A teacher, sampled in each way that `evaluation.teacher` names: the reference first."""
+    found = {}
+    for word in recipe.evaluation.teacher:
+        solver = named_solver(word, teacher.denoiser.spec)
+        sampler = teacher_sampler(teacher.denoiser, solver)
         content = {"teacher": teacher.hash, "solver": asdict(solver)}
-        found[sampler.name] = Subject(sampler, content, {"kind": "teacher", "note": note, "equal": None})
+        said = {"kind": "teacher", "note": solver.description, "equal": None}
+        found[sampler.name] = Subject(sampler, content, said)
     return found
 
 
@@ -149,7 +147,7 @@ def evaluate_cohort(folder: Path, recipe: Recipe, out: Path, output: Output) -> 
     """Measure one cohort beside its teacher's reference sampler, as `recipe` says; saved as `out`."""
     cohort = Cohort.load(folder, Engine.on(recipe.device).device)
     teacher = _teacher_of(recipe, cohort)
-    reference, subject = next(iter(teacher_subjects(teacher).items()))
+    reference, subject = next(iter(teacher_subjects(teacher, recipe).items()))
     note = "one student" if cohort.num_students == 1 else f"{cohort.num_students} students, routed"
     said = {"kind": "students", "note": note, "equal": None, "num_students": cohort.num_students}
     main = Subject(cohort_sampler(MAIN_ROW, cohort), cohort_content(cohort.manifest), said)
@@ -184,8 +182,8 @@ def cohort_recipe(folder: Path, overrides: list[str] | None, seed: int | None, d
 def evaluate_run(run: Run, table: Table, output: Output) -> dict[str, Any]:
     """The content of a run's metrics.json: every row, measured now or kept, and what the run took."""
     kept = Kept(run.evaluations, output.say)
-    metrics = _measure(table, kept, output)
-    solver = Solver(*TEACHER_SOLVERS[0])
+    metrics, recipe = _measure(table, kept, output), table.recipe
+    solver = Solver(*read_solver_word(recipe.evaluation.teacher[0]))
     places = {table.reference: (table.teacher.facts.folder, solver), MAIN_ROW: (table.main.manifest.student(0), None)}
     for name, (folder, solver) in places.items():
         decided = {"denoiser": identity(verified_facts(folder)), "solver": asdict(solver) if solver else None}

@@ -12,14 +12,13 @@ from msd.commands.console import Output
 from msd.commands.targets import check_results
 from msd.conditions.partition import Partition
 from msd.data.images import ImageSet, load_images
-from msd.diffusion.solvers import Solver
 from msd.errors import DataError, WeightsError, warn
 from msd.evaluation.bench import Bench
 from msd.evaluation.classifier import train_classifier
 from msd.evaluation.features import FILES as FEATURE_FILES
 from msd.evaluation.features import load_classifier, save_classifier
 from msd.evaluation.features import read_facts as read_feature_facts
-from msd.evaluation.samplers import teacher_sampler
+from msd.evaluation.samplers import named_solver, teacher_sampler
 from msd.files import replacing_folder, write_json
 from msd.fleet.foresight import foreseen_plan
 from msd.fleet.jobs import Job, TrainTask, result_folder
@@ -91,7 +90,8 @@ def _refuse_other_images(run: Run, job: Job) -> None:
 
 
 def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
-    """Train the run's teacher, sample it by Heun-18 and record the quality beside the weights; returns the facts."""
+    """Train the run's teacher, sample it by the first solver of `evaluation.teacher` and record the quality beside the
+    weights; returns the facts."""
     recipe = run.recipe
     Engine.on(recipe.device)
     images = load_images(recipe.data)
@@ -103,8 +103,7 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
         return facts
     teacher = load_denoiser(run.teacher)
     bench = replace(bench, noise_shape=teacher.spec.noise_shape)
-    solver = Solver("heun", 18, teacher.spec.sigma_min, teacher.spec.sigma_max)
-    sampler = teacher_sampler(f"teacher-{solver.name}", teacher, solver)
+    sampler = teacher_sampler(teacher, named_solver(recipe.evaluation.teacher[0], teacher.spec))
     with output.progress("looking at the real images", bench.num_unseen) as advance:
         bench.look(advance)
     with output.progress("measuring the teacher", bench.work) as advance:

@@ -96,8 +96,9 @@ def curves_of(run: Run) -> list[Curve]:
 def grids(table: Table) -> dict[str, Tensor]:
     """A few images of every class from each sampler, all from the same noise."""
     labels = torch.arange(table.main.partition.num_conditions).repeat_interleave(NUM_GRID_COLUMNS)
-    noise = image_noise([derived_seed("grid", index) for index in range(len(labels))], table.main.noise_shape)
-    return {name: subject.sampler.generate(noise, labels) for name, subject in table.subjects.items()}
+    seeds = [derived_seed("grid", index) for index in range(len(labels))]
+    noise = image_noise(seeds, table.main.noise_shape)
+    return {name: subject.sampler.generate(noise, labels, seeds) for name, subject in table.subjects.items()}
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -140,3 +140,15 @@ def image_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
         generator.manual_seed(checks.seed(seed, error=error))
         image.normal_(generator=generator)
     return noise
+
+
+def noise_by_step(seeds: Sequence[int], shape: Sequence[int]) -> Callable[[int], Tensor]:
+    """`step -> noise [len(seeds), *shape]`, what a stochastic solver adds in its steps: standard normals on the CPU.
+
+    An image's is a function of its own seed and the step, unrelated to the `image_noise` of that seed, so the image does not
+    depend on its batch. Raises ConditionError for what are no seeds or no shape.
+    """
+    error = ConditionError
+    given = seeds if isinstance(seeds, range) else checks.items(seeds, "seeds", "whole numbers", error=error)
+    own, sizes = [checks.seed(seed, error=error) for seed in given], checks.shape(shape, "the noise's shape", error=error)
+    return lambda step: image_noise([derived_seed(seed, "step", step) for seed in own], sizes)

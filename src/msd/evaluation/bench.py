@@ -123,13 +123,18 @@ class Bench:
 
     @cached_property
     def inputs(self) -> tuple[Tensor, Tensor]:
-        """Noise `[N, *noise_shape]`, each image's of a seed of its own, and labels `[N]` from the global prior: the same for
-        every row."""
+        """Noise `[N, *noise_shape]`, each image's of its seed, and labels `[N]` from the global prior: the same for every
+        row."""
         seed, num = self.settings.seed, self.settings.num_samples
         each = 4 * (math.prod(self.noise_shape or ()) + 2 * math.prod(self.pixel_shape))
         checks.fits_memory(num, each, "images of a row", "lower evaluation.num_samples", error=DataError)
         labels = Draw(seed, "evaluation").choice(self.partition.weights(None), num)
-        return image_noise([derived_seed(seed, "image", index) for index in range(num)], self.sample_shape), labels
+        return image_noise(self.seeds, self.sample_shape), labels
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of each image of the evaluation set."""
+        return [derived_seed(self.settings.seed, "image", index) for index in range(self.settings.num_samples)]
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -262,7 +267,7 @@ class Bench:
         Timing is measured apart, on a quiet machine; the caller adds what it knows of the row: kind, note, training.
         """
         noise, labels = self.inputs
-        pixels = sampler.in_batches(noise, labels, self.settings.batch_size, on_progress)
+        pixels = sampler.in_batches(noise, labels, self.seeds, self.settings.batch_size, on_progress)
         return {
             "num_function_evaluations": sampler.num_function_evaluations,
             "num_parameters_per_request": sampler.num_parameters,

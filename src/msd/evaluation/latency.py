@@ -76,7 +76,7 @@ def measure_latency(
         durations: list[float] = []
         for index in range(repeats + 1):
             begin = time.perf_counter()
-            sampler.generate(noise, labels)
+            sampler.generate(noise, labels, range(batch))
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if index >= 1:
@@ -107,8 +107,8 @@ def measure_peak_memory(folder: Path, solver: Solver | None, batch: int, threads
     if not Path("/proc/self/statm").exists():
         return None
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)}
-    method, num_steps = (solver.method, solver.num_steps) if solver else ("one-step", 1)
-    command = [sys.executable, "-m", memory_probe.__name__, str(folder), method, str(num_steps), str(batch)]
+    word = solver.name if solver else memory_probe.ONE_STEP
+    command = [sys.executable, "-m", memory_probe.__name__, str(folder), word, str(batch)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]

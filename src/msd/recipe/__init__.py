@@ -18,6 +18,7 @@ from msd.recipe.sections import (
     StudentSection,
     TeacherSection,
 )
+from msd.recipe.solver_words import read_solver_word
 from msd.recipe.stage_sections import DMSection, PretrainSection, RegressionSection, RoleSection, TSMSection
 from msd.recipe.values import Section
 from msd.recipe.words import (
@@ -75,6 +76,7 @@ __all__ = [
     "explain",
     "load_recipe",
     "packaged_recipes",
+    "read_solver_word",
     "restored",
     "revised",
     "section_of",

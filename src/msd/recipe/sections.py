@@ -6,10 +6,11 @@ on 8x8 digits that preceded this package; "not tuned" means that nobody looked f
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from msd.recipe.solver_words import read_solver_word
 from msd.recipe.values import (
     Batch,
     Count,
@@ -25,7 +26,7 @@ from msd.recipe.values import (
     Width,
     Word,
 )
-from msd.recipe.words import CLASSIFIER, DATA, DIGITS, PACKAGED_PREFIX, TEACHER
+from msd.recipe.words import CLASSIFIER, DATA, DIGITS, ODE_METHODS, PACKAGED_PREFIX, SOLVER_METHODS, TEACHER, OdeMethod
 
 
 class DataSection(Section):
@@ -99,8 +100,9 @@ class NetworkSection(Section):
 class SolverSection(Section):
     """Deterministic sampling of the teacher's ODE."""
 
-    method: Literal["heun", "euler"] = "heun"
-    """Heun takes two evaluations a step (the last takes one), Euler one. Default: Heun (EDM, algorithm 1)."""
+    method: OdeMethod = "heun"
+    """`heun` takes two evaluations a step (the last takes one) and is of second order; `dpmpp2m`, DPM-Solver++(2M) of Lu et
+    al. (2022), takes one and is of second order too; `euler` takes one. Default: Heun (EDM, algorithm 1), as in DMD."""
     num_steps: Steps = 10
     """Steps from sigma_max down to 0. Default: the prototype's; more for larger images (DMD took 256 for ImageNet-64)."""
     sigma_min: Sigma | None = None
@@ -108,6 +110,16 @@ class SolverSection(Section):
     sigma_max: Sigma | None = None
     """Noise level at the start (null: the teacher's own). A narrower range spends few steps where the data lives: with 8
     steps it took the distance of the digits teacher's samples from 4.3 to 1.4 (measured: docs/results.md)."""
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _of_the_ode(cls, value: Any) -> Any:
+        if value in SOLVER_METHODS and value not in ODE_METHODS:
+            raise ValueError(
+                f"{value} adds noise of its own, so the samples would not follow from the noise they are kept with; use "
+                f"{', '.join(ODE_METHODS[:-1])} or {ODE_METHODS[-1]}"
+            )
+        return value
 
     @model_validator(mode="after")
     def _range_is_one(self) -> SolverSection:
@@ -187,6 +199,11 @@ class EvaluationSection(Section):
     `msd data reference`, where the images are not at hand."""
     also: tuple[FeatureNetworkWord, ...] = ()
     """Feature networks of second opinions, e.g. [lite0]: each gives every row one more distance to the images."""
+    teacher: Annotated[tuple[Word, ...], Field(min_length=1, max_length=20)] = ("heun18", "euler4", "euler1")
+    """The table's rows of the teacher, each a solver and its number of steps: heun, euler, dpmpp2m (second order for half
+    of Heun's cost, e.g. dpmpp2m10) or heun-sde (Heun with fresh noise in each step, by EDM's settings for ImageNet-64). The
+    first is the reference that speed and distance are compared with. Default: a good one, then what a user in a hurry would
+    otherwise pick."""
     num_samples: Count = 10000
     """Images of each row. Distances fall with it, so compare at equal numbers only. Default: as in docs/results.md."""
     batch_size: Batch = 500
@@ -204,6 +221,15 @@ class EvaluationSection(Section):
     def needs_classifier(self) -> bool:
         """Whether the run trains a feature network of its own."""
         return CLASSIFIER in (self.features, *self.also)
+
+    @field_validator("teacher")
+    @classmethod
+    def _known_solvers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for word in value:
+            read_solver_word(word)
+            if value.count(word) > 1:
+                raise ValueError(f"{word} is there twice; leave one of them out")
+        return value
 
     @model_validator(mode="after")
     def _has_neighbours(self) -> EvaluationSection:

@@ -10,6 +10,12 @@ StageName = Literal["tsm", "dm"]
 """The stages a student can go through: each is also the name of its section in the recipe."""
 STAGES: tuple[str, ...] = typing.get_args(StageName)
 
+OdeMethod = Literal["heun", "euler", "dpmpp2m"]
+SolverMethod = Literal[OdeMethod, "heun-sde"]
+"""The solvers of `diffusion/solvers.py`, which needs torch; those of the ODE make of the same noise the same sample."""
+ODE_METHODS: tuple[str, ...] = typing.get_args(OdeMethod)
+SOLVER_METHODS: tuple[str, ...] = typing.get_args(SolverMethod)
+
 RANDOM = "random"
 """The word for a student that starts from no network's weights."""
 ROW_PREFIX = "row:"
