@@ -120,7 +120,7 @@ def _latency(
         student = Denoiser(build_unet(candidate.config), spec).to(device).eval()
 
     @torch.inference_mode()
-    def generate(noise: Tensor, labels: Tensor) -> Tensor:
+    def generate(noise: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
         sigma = torch.full((len(noise),), spec.sigma_max, device=device)
         return student(noise.to(device) * spec.sigma_max, sigma, labels.to(device)).cpu()
 
