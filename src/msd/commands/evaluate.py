@@ -24,7 +24,7 @@ from msd.evaluation.latency import LATENCY_THREADS, machine, measure_latency, me
 from msd.evaluation.results import SCHEMA
 from msd.evaluation.samplers import Sampler, cohort_sampler, named_solver, teacher_sampler
 from msd.files import write_json
-from msd.fleet.jobs import Job, TrainTask, read_status
+from msd.fleet.accounts import account
 from msd.fleet.stored import StoredPlan, StoredRow
 from msd.networks.facts import identity, verified_facts
 from msd.reading import Kind
@@ -78,7 +78,7 @@ def table_of(run: Run) -> Table:
     teacher = _teacher_of(recipe, main)
     subjects = teacher_subjects(teacher, recipe)
     for name, (row, cohort) in cohorts.items():
-        subjects[name] = Subject(cohort_sampler(name, cohort), cohort_content(cohort.manifest), training_facts(run, row))
+        subjects[name] = Subject(cohort_sampler(name, cohort), cohort_content(cohort.manifest), account(run.jobs, row))
     return Table(recipe, open_bench(recipe, main, run.folder), main, teacher, subjects)
 
 
@@ -256,35 +256,6 @@ def _memory(folder: Path, solver: Solver | None, output: Output) -> float | None
 def _clock(device: str) -> dict[str, Any]:
     """On what a time or a size in memory was taken: it says nothing about another machine."""
     return {"device": device, "threads": LATENCY_THREADS, "machine": machine(device)}
-
-
-def training_facts(run: Run, row: StoredRow) -> dict[str, Any]:
-    """Updates and images of a row, and its training time summed over its students and by the clock."""
-    jobs = [Job.load(run.jobs / key) for key in row.jobs]
-    statuses = [read_status(run.jobs / key) for key in row.jobs]
-    timed = all(status.started for status in statuses)  # else a status was lost, and with it how long it took
-    tasks = [job.task for job in jobs if isinstance(job.task, TrainTask)]
-    stages = [stage.settings for stage in tasks[0].stages]
-    updates, images = (
-        sum(stage["num_updates"] for stage in stages),
-        sum(stage["num_updates"] * stage["batch_size"] for stage in stages),
-    )
-    return {
-        "kind": "students",
-        "note": row.note,
-        "equal": row.equal,
-        "num_students": len(jobs),
-        "num_updates": updates,
-        "batch_size": stages[-1]["batch_size"],
-        "total_updates": updates * len(jobs),
-        "total_images": images * len(jobs),
-        "training_seconds": round(sum(status.seconds for status in statuses), 1) if timed else None,
-        "training_wall_seconds": round(
-            max(status.updated for status in statuses) - min(status.started for status in statuses), 1
-        )
-        if timed
-        else None,
-    }
 
 
 def kept_keys(metrics: Mapping[str, Any]) -> dict[str, Any]:
