@@ -18,7 +18,15 @@ from msd.recipe.sections import (
     StudentSection,
     TeacherSection,
 )
-from msd.recipe.stage_sections import DMSection, PretrainSection, RegressionSection, RoleSection
+from msd.recipe.stage_sections import (
+    ADMSection,
+    DMSection,
+    MatchingSection,
+    PairedSection,
+    PretrainSection,
+    RegressionSection,
+    RoleSection,
+)
 from msd.recipe.values import Section
 from msd.recipe.words import CLASSIFIER, DATA, DIGITS, LITE0, PACKAGED_PREFIX, PRETRAIN, STAGES, STUDENT, TEACHER, StageName
 
@@ -33,6 +41,7 @@ __all__ = [
     "STAGES",
     "STUDENT",
     "TEACHER",
+    "ADMSection",
     "BatchRule",
     "DMSection",
     "DataSection",
@@ -40,7 +49,9 @@ __all__ = [
     "EvaluationSection",
     "Explanation",
     "FleetSection",
+    "MatchingSection",
     "NetworkSection",
+    "PairedSection",
     "PairsSection",
     "PartitionSection",
     "PretrainSection",
