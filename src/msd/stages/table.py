@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msd.stages.adm import AdversarialMatching
 from msd.stages.dm import DistributionMatching
 from msd.stages.materials import Materials
 from msd.stages.pretrain import Pretraining
@@ -13,4 +14,5 @@ from msd.training.loop import Stage
 STAGES: dict[str, Callable[[Any, Materials], Stage]] = {
     Pretraining.name: Pretraining,
     DistributionMatching.name: DistributionMatching,
+    AdversarialMatching.name: AdversarialMatching,
 }
