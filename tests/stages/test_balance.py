@@ -43,6 +43,7 @@ def test_each_extreme_is_warned_of_once_when_it_lasts(capsys: pytest.CaptureFixt
 def test_what_does_not_last_is_not_warned_of(capsys: pytest.CaptureFixture) -> None:
     tell(new_watch(), [0.99, 0.99, 0.99, 0.99, 0.8] * 3 + [0.5, 0.5, 0.5, 0.5, 0.7] * 3)
     tell(new_watch(speaks=False), [0.99] * 20)
+    tell(BalanceWatch("adm", NAME, (NAME,), num_warmup=100), [0.5] * (10 + LONG - 1))
     assert capsys.readouterr().err == ""
 
 

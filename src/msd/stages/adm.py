@@ -80,7 +80,8 @@ class AdversarialMatching(Stage):
     @cached_property
     def watch(self) -> BalanceWatch:
         """Also warns of a discriminator that wins, or learns nothing, for long."""
-        return BalanceWatch(self.name, RIGHT, MEASURES, speaks=self._speaks)
+        num_warmup = self._settings.discriminator_warmup
+        return BalanceWatch(self.name, RIGHT, MEASURES, num_warmup=num_warmup, speaks=self._speaks)
 
     def turns(self, draw: Draw) -> Iterator[Turn]:
         # A stream of its own, on the CPU, where images are looked up: a device need not be waited for.
