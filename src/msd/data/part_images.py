@@ -31,11 +31,11 @@ class PartImages:
         self._counts = torch.bincount(images.labels, minlength=images.num_conditions)
         self._by_class = torch.argsort(images.labels, stable=True)
         self._first = self._counts.cumsum(0) - self._counts
-        weights = partition.weights(part)
-        missing = [images.classes[key] for key in partition.parts[part] if weights[key] > 0 and not self._counts[key]]
+        missing = ((partition.weights(part) > 0) & (self._counts == 0)).nonzero().flatten().tolist()
         if missing:
+            names = [images.classes[key] for key in missing[:5]] + ["..."] * (len(missing) > 5)
             raise DataError(
-                f"part {part} has no real images of {', '.join(missing[:5])}{', ...' if missing[5:] else ''} among those of "
+                f"part {part} has no real images of {', '.join(names)} among those of "
                 f"{images.name}; add some to data, or leave the adm stage out for these classes."
             )
 
