@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from msd.conditions.partition import Partition
+from msd.data.images import ImageSet
 from msd.data.pairs import PairSet, PairsPlan, make_pairs
 from msd.diffusion.codec import Codec
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
@@ -119,12 +120,14 @@ def materials(
     pairs: PairSet | None = None,
     sigma_init: float = 80.0,
     bundle: Bundle | None = None,
+    images: ImageSet | None = None,
+    engine: Engine | None = None,
 ) -> Materials:
     """What a worker gathers for a student that starts as a copy of its teacher."""
     start = teacher.denoiser.copy()
     start.spec = replace(start.spec, sigma_init=sigma_init)
     return Materials(
-        Engine.on("cpu"),
+        engine or Engine.on("cpu"),
         seed=0,
         bundle=bundle or Bundle(),
         teacher=teacher.denoiser,
@@ -133,6 +136,7 @@ def materials(
         partition=partition,
         part=part,
         pairs=pairs,
+        images=images,
     )
 
 

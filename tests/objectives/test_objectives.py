@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msd.objectives.denoising import denoising_loss, edm_weight
+from msd.objectives.denoising import denoising_loss, edm_weight, unweighted_denoising_loss
 from msd.objectives.dm import dm_gradient, dm_loss
 from msd.objectives.regression import regression_loss
 
@@ -163,3 +163,11 @@ def test_regression_gradient(shape):
     torch.testing.assert_close(x.grad, 2 * (x - y).detach() / x.numel())
     assert y.grad is None
     assert loss.item() == pytest.approx(((x - y) ** 2).sum().item() / x.numel(), rel=1e-5)
+
+
+def test_the_unweighted_critic_loss_is_the_edm_one_where_its_weight_is_1():
+    """1/sigma^2 + 1/sigma_data^2 = 1 at sigma^2 = sigma_data^2 = 2."""
+    estimate, target = (torch.randn(3, 2, generator=seeded(seed)) for seed in range(2))
+    sigma = torch.full((3,), 2**0.5)
+    weighted = denoising_loss(estimate, target, sigma, 2**0.5)
+    torch.testing.assert_close(unweighted_denoising_loss(estimate, target), weighted)

@@ -72,12 +72,22 @@ class PairSet:
 class PairStream:
     """Random batches of a pair set: `own_share` of each from the pairs that `own` `[P]` marks, the rest from all of them.
 
-    Without replacement within a batch unless allowed. Raises DataError when a batch cannot be filled.
+    Without replacement within a batch unless allowed. Raises DataError when a batch cannot be filled, naming the recipe's
+    `section`.
     """
 
-    def __init__(self, pairs: PairSet, own: Tensor, *, batch_size: int, own_share: float, replacement: bool):
-        checks.whole(batch_size, "dm.regression.batch_size", 1, checks.MAX_BATCH, error=DataError)
-        checks.number(own_share, "dm.regression.own_share", 0, 1, error=DataError)
+    def __init__(
+        self,
+        pairs: PairSet,
+        own: Tensor,
+        *,
+        batch_size: int,
+        own_share: float,
+        replacement: bool,
+        section: str = "dm.regression",
+    ):
+        checks.whole(batch_size, f"{section}.batch_size", 1, checks.MAX_BATCH, error=DataError)
+        checks.number(own_share, f"{section}.own_share", 0, 1, error=DataError)
         self._pairs, self._own = pairs, own.nonzero().flatten()
         self._num_own = round(own_share * batch_size)
         self._num_rest = batch_size - self._num_own
@@ -86,7 +96,7 @@ class PairStream:
             if wanted and (there == 0 or (wanted > there and not replacement)):
                 raise DataError(
                     f"a batch of {wanted} pairs cannot be drawn from {whose} {there}; make more (pairs.num_pairs), or lower "
-                    "dm.regression.batch_size."
+                    f"{section}.batch_size."
                 )
 
     def batch(self, draw: Draw) -> PairSet:

@@ -1,85 +1,109 @@
-"""Clean samples of one part, by its prior: what is noised where a stage looks at samples of its own conditions only."""
+"""Clean samples of one part: what is noised where a stage looks at samples, real or made, of its own conditions only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from msd.conditions.names import numbered
 from msd.conditions.partition import Partition
 from msd.data.images import ImageSet
 from msd.data.pairs import PairSet
-from msd.diffusion.codec import Codec
+from msd.diffusion.denoiser import DenoiserSpec
 from msd.diffusion.draw import Draw
 from msd.errors import DataError
 
-Read = Callable[[Tensor], Tensor]
-"""From indices `[n]` on the CPU to clean samples `[n, ...]` in the model's space."""
+MOST_HELD_OUT = 256
+MOST_NAMED = 5
 
 
 class SampleStream:
-    """Samples with their keys, drawn as the part asks for them: a key by the part's prior, then any sample of that key.
+    """Batches of the samples of part `part`: a key by the part's prior, then one of its samples, each as likely.
 
-    `keys` `[P]` int64 are those of all samples, of other parts too. The last `held_out` of each key's samples, at most
-    `most_held_out` in all, are never drawn. Raises DataError naming a class of the part that has no sample.
+    `keys` `[P]` int64 are those of all samples, of other parts too; `read` makes of indices `[n]` clean samples `[n, ...]`
+    in the model's space. The last `held_out` of each key's samples, at most MOST_HELD_OUT in all, are never drawn. Raises
+    DataError naming classes that the part is asked for and that have no sample, with `what` and `remedy`.
     """
 
     def __init__(
         self,
         keys: Tensor,
-        read: Read,
+        read: Callable[[Tensor], Tensor],
         partition: Partition,
         part: int,
+        *,
         what: str,
+        remedy: str,
+        classes: Sequence[str] = (),
         held_out: float = 0.0,
-        most_held_out: int = 256,
     ):
         self._read, self._partition, self._part = read, partition, part
         counts = torch.bincount(keys, minlength=partition.num_conditions)
-        own = torch.tensor(partition.parts[part])
-        if missing := [key for key in partition.parts[part] if partition.prior[key] > 0 and not counts[key]]:
-            raise DataError(f"there are no {what} of class {missing[0]}, which part {part} owns; add some.")
-        self._order = keys.argsort(stable=True)
+        wanted = partition.weights(part) > 0
+        if missing := (wanted & (counts == 0)).nonzero().flatten().tolist():
+            names = tuple(classes) or numbered(partition.num_conditions)
+            said = [names[key] for key in missing[:MOST_NAMED]] + ["..."] * (len(missing) > MOST_NAMED)
+            raise DataError(f"part {part} has no {what} of {', '.join(said)}; {remedy}.")
+        self._keys, self._order = keys, keys.argsort(stable=True)
         self._begin = counts.cumsum(0) - counts
-        share = min(held_out, most_held_out / max(1, int(counts[own].sum())))
-        held = (counts * share).long()
-        self._drawn = counts - held
-        self._held = torch.cat(
-            [
-                self._order[self._begin[key] + self._drawn[key] : self._begin[key] + counts[key]]
-                for key in partition.parts[part]
-            ]
-        )
-        self._held_keys = keys[self._held]
+        num_own = max(1, int(counts[wanted].sum()))
+        self._drawn = counts - (counts * min(held_out, MOST_HELD_OUT / num_own)).long()
+        kept = [
+            self._order[self._begin[key] + self._drawn[key] : self._begin[key] + counts[key]]
+            for key in wanted.nonzero().flatten()
+        ]
+        self._held_out = torch.cat(kept)
 
-    def batch(self, size: int, draw: Draw) -> tuple[Tensor, Tensor]:
-        """This process's slice of `size` clean samples and their keys, on the draw's device."""
-        keys = draw.choice(self._partition.weights(self._part), size)
-        place = draw.uniform(size).cpu()
-        index = keys.cpu()
-        chosen = self._begin[index] + (place * self._drawn[index]).long()
-        return self._read(self._order[chosen]).to(draw.device), keys
+    def batch(self, num: int, draw: Draw) -> tuple[Tensor, Tensor]:
+        """This process's rows of `num` samples and their keys `[n]`, on the CPU, as must be the draw."""
+        keys = self._partition.sample(self._part, num, draw)
+        within = (draw.uniform(num) * self._drawn[keys]).long().minimum(self._drawn[keys] - 1)
+        return self._read(self._order[self._begin[keys] + within]), keys
 
-    def held_out(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def held_out(self) -> tuple[Tensor, Tensor]:
         """What is never drawn, and its keys: the same for every process."""
-        return self._read(self._held).to(device), self._held_keys.to(device)
+        return self._read(self._held_out), self._keys[self._held_out]
 
 
 def pair_stream(pairs: PairSet, partition: Partition, part: int, held_out: float = 0.0) -> SampleStream:
     """The samples of the part's pairs."""
-    return SampleStream(pairs.keys, lambda index: pairs.samples[index], partition, part, "pairs", held_out)
+    return SampleStream(
+        pairs.keys,
+        lambda index: pairs.samples[index],
+        partition,
+        part,
+        what="pairs",
+        remedy="make more of them (pairs.num_pairs)",
+        held_out=held_out,
+    )
 
 
-def image_stream(images: ImageSet, codec: Codec, partition: Partition, part: int, held_out: float = 0.0) -> SampleStream:
-    """The part's real images, in the model's space. Raises DataError for images of another shape or number of classes."""
+def image_stream(
+    images: ImageSet, spec: DenoiserSpec, partition: Partition, part: int, held_out: float = 0.0
+) -> SampleStream:
+    """The part's real images, in the model's space of the teacher's `spec`.
+
+    Raises DataError for images of another shape or other classes than the teacher's.
+    """
     if images.num_conditions != partition.num_conditions:
         raise DataError(
-            f"{images.name} has {images.num_conditions} classes, the teacher {partition.num_conditions}; set data to the "
-            "images that the teacher learned."
+            f"the real images of {images.name} have {images.num_conditions} classes, the partition "
+            f"{partition.num_conditions}; set data to images of the classes that the teacher knows."
         )
-
-    def read(index: Tensor) -> Tensor:
-        return codec.encode(images.batch(index))
-
-    return SampleStream(images.labels, read, partition, part, f"images in {images.name}", held_out)
+    if images.pixel_shape != tuple(spec.pixel_shape):
+        raise DataError(
+            f"the real images of {images.name} have shape {images.pixel_shape}, the teacher's {tuple(spec.pixel_shape)}; "
+            "set data to images of that shape."
+        )
+    return SampleStream(
+        images.labels,
+        lambda index: spec.codec.encode(images.batch(index)),
+        partition,
+        part,
+        what="real images",
+        remedy=f"add some to {images.name}, or leave out the stages that see images",
+        classes=images.classes,
+        held_out=held_out,
+    )

@@ -145,7 +145,7 @@ class Job(Section):
         """What its progress counts: updates of all stages, or pairs."""
         if isinstance(self.task, PairsTask):
             return self.task.num_pairs
-        return sum(stage.settings["num_updates"] for stage in self.task.stages)
+        return sum(section_of(stage.name).model_validate(stage.settings).num_steps for stage in self.task.stages)
 
     def save(self, folder: Path) -> None:
         write_json(folder / JOB, {"schema": SCHEMA, **self.model_dump(mode="json")})

@@ -23,7 +23,7 @@ from msd.fleet.jobs import START, Job, PairsTask, Resources, StageTask, TrainTas
 from msd.fleet.queue import queue
 from msd.fleet.starts import check_start
 from msd.networks.shrink import smaller_config
-from msd.recipe import MAIN_ROW, RANDOM, ROW_PREFIX, STUDENT, TEACHER, Recipe, RoleSection
+from msd.recipe import MAIN_ROW, RANDOM, ROW_PREFIX, STUDENT, TEACHER, Recipe, StageSection
 from msd.recipe import Row as RowRules
 
 
@@ -156,7 +156,7 @@ class _Planner:
         name = base if partition.num_parts == 1 and row != MAIN_ROW else f"{base}-{part}"
         return self._training(name, recipe, stages, begin, partition, part)
 
-    def _shared(self, row: str, recipe: Recipe, stage: tuple[str, RoleSection], begin: _Begin) -> _Begin:
+    def _shared(self, row: str, recipe: Recipe, stage: tuple[str, StageSection], begin: _Begin) -> _Begin:
         """What students start from whose first stage is one for all of them: a job of its own, on all conditions."""
         whole = Partition.whole(self._inputs.teacher.prior)
         # Whichever row asks first: most tables have one of it, which is called by the stage's name alone.
@@ -168,7 +168,7 @@ class _Planner:
         self,
         name: str,
         recipe: Recipe,
-        stages: tuple[tuple[str, RoleSection], ...],
+        stages: tuple[tuple[str, StageSection], ...],
         begin: _Begin,
         partition: Partition,
         part: int,
@@ -309,7 +309,7 @@ def _scaled(recipe: Recipe, factor: Fraction, divisor: int) -> Recipe:
                 changes[name] = value // divisor
         return settings.model_copy(update=changes)
 
-    sections: dict[str, RoleSection] = {}
+    sections: dict[str, StageSection] = {}
     for name, settings in recipe.stage_settings():
         if settings.is_shared:  # the cohort has it once, and so has everyone
             continue

@@ -76,7 +76,7 @@ def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Pro
             engine.barrier()
             clear()
             materials = replace(materials, bundle=bundle)
-        done += settings.num_updates
+        done += settings.num_steps
 
 
 def _finished(place: Path) -> _Finished | None:

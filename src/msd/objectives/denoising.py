@@ -19,3 +19,9 @@ def denoising_loss(estimate: Tensor, target: Tensor, sigma: Tensor, sigma_data: 
     targets are the student's outputs.
     """
     return (per_sample(edm_weight(sigma, sigma_data), estimate) * (estimate - target.detach()) ** 2).mean()
+
+
+def unweighted_denoising_loss(estimate: Tensor, target: Tensor) -> Tensor:
+    """Mean of (estimate - target)^2 over all elements, `[N, ...]` each; a scalar. FastGen's critic: no level is favoured, so
+    the high ones, where estimates are far off, weigh most."""
+    return ((estimate - target.detach()) ** 2).mean()

@@ -19,7 +19,17 @@ from msd.recipe.sections import (
     TeacherSection,
 )
 from msd.recipe.solver_words import read_solver_word
-from msd.recipe.stage_sections import DMSection, PretrainSection, RegressionSection, RoleSection, TSMSection
+from msd.recipe.stage_sections import (
+    ADMSection,
+    DMSection,
+    MatchingSection,
+    PairedSection,
+    PretrainSection,
+    RegressionSection,
+    RoleSection,
+    StageSection,
+    TSMSection,
+)
 from msd.recipe.values import Section
 from msd.recipe.words import (
     CLASSIFIER,
@@ -51,6 +61,7 @@ __all__ = [
     "STAGES",
     "STUDENT",
     "TEACHER",
+    "ADMSection",
     "BatchRule",
     "DMSection",
     "DataSection",
@@ -58,7 +69,9 @@ __all__ = [
     "EvaluationSection",
     "Explanation",
     "FleetSection",
+    "MatchingSection",
     "NetworkSection",
+    "PairedSection",
     "PairsSection",
     "PartitionSection",
     "PretrainSection",
@@ -70,6 +83,7 @@ __all__ = [
     "SectionExplanation",
     "SolverSection",
     "StageName",
+    "StageSection",
     "StudentSection",
     "TSMSection",
     "TeacherSection",

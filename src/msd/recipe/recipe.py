@@ -25,7 +25,7 @@ from msd.recipe.sections import (
     StudentSection,
     TeacherSection,
 )
-from msd.recipe.stage_sections import DMSection, PretrainSection, RoleSection, TSMSection
+from msd.recipe.stage_sections import ADMSection, DMSection, MatchingSection, PretrainSection, StageSection, TSMSection
 from msd.recipe.values import Section, Seed
 from msd.recipe.words import PATHS, RANDOM, ROW_PREFIX, STAGES, TEACHER, StageName
 
@@ -63,6 +63,7 @@ class Recipe(Section):
     pairs: PairsSection = PairsSection()
     tsm: TSMSection = TSMSection()
     dm: DMSection = DMSection()
+    adm: ADMSection = ADMSection()
     rows: dict[str, dict[str, Any]] = Field(default=DEFAULT_ROWS, validate_default=True)
     """Students for comparison: a row's name, then what it changes in this recipe (dotted keys of partition, pairs, student,
     stages and the stages' sections), what it holds `equal` with the recipe's own cohort (updates-per-student, total-updates
@@ -106,12 +107,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
+        for name in ("dm", "adm"):
+            self._check_regression(name, getattr(self, name))
         regression = self.dm.regression
-        if regression.weight > 0 and regression.batch_size > self.pairs.num_pairs and not regression.with_replacement:
-            raise ValueError(
-                f"dm.regression.batch_size {regression.batch_size} is larger than pairs.num_pairs {self.pairs.num_pairs}; "
-                "make more pairs, or set dm.regression.with_replacement=true"
-            )
         if regression.head_start > 0 and regression.weight == 0:
             raise ValueError("dm.regression.head_start needs dm.regression.weight above 0; set both or neither")
         if self.dm.sigma_low >= self.dm.sigma_high:
@@ -128,6 +126,16 @@ class Recipe(Section):
         if self.dm.weight == 0 and regression.weight == 0:
             raise ValueError("dm.weight and dm.regression.weight are both 0, so nothing would be learned; raise one")
         return self
+
+    def _check_regression(self, name: str, settings: MatchingSection) -> None:
+        """Of a stage that the recipe's students go through: a batch of pairs must not be larger than their set."""
+        regression, num_pairs = settings.regression, self.pairs.num_pairs
+        is_used = name in self.stages or name == "dm"
+        if is_used and regression.weight > 0 and regression.batch_size > num_pairs and not regression.with_replacement:
+            raise ValueError(
+                f"{name}.regression.batch_size {regression.batch_size} is larger than pairs.num_pairs {num_pairs}; "
+                f"make more pairs, or set {name}.regression.with_replacement=true"
+            )
 
     @model_validator(mode="after")
     def _rows_possible(self, info: ValidationInfo) -> Recipe:
@@ -173,7 +181,7 @@ class Recipe(Section):
             raise RecipeError("partition.num_parts changes nothing where a file divides; set partition.method beside it.")
         return changes
 
-    def stage_settings(self) -> tuple[tuple[str, RoleSection], ...]:
+    def stage_settings(self) -> tuple[tuple[str, StageSection], ...]:
         """The stages a student goes through, each with its section, in order."""
         return tuple((name, getattr(self, name)) for name in self.stages)
 
@@ -192,10 +200,10 @@ class Recipe(Section):
         return content
 
 
-def section_of(stage: str) -> type[RoleSection]:
+def section_of(stage: str) -> type[StageSection]:
     """The section that holds a stage's settings. Raises RecipeError for a name that is no stage's."""
     field = Recipe.model_fields.get(stage) if isinstance(stage, str) else None
-    if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, RoleSection):
+    if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, StageSection):
         raise RecipeError(f"there is no stage {stage!r}{nearest(str(stage), STAGES)}")
     return field.annotation
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from msd.recipe.values import (
     Batch,
     Count,
@@ -17,6 +19,7 @@ from msd.recipe.values import (
     Sigma,
     Steps,
     Whole,
+    Word,
 )
 
 
@@ -36,6 +39,21 @@ class RoleSection(Section):
     ema_decay: Decay | None = None
     """Decay a step of the weights' moving average, which is delivered in their place (null: no average)."""
 
+
+class StageSection(RoleSection):
+    """What every stage has: how long it is, how much it sees at a time, and what it needs. The learning settings are those
+    of the role that it delivers."""
+
+    num_updates: Count
+    """Updates of that role."""
+    batch_size: Batch
+    """Samples an update."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole stage."""
+        return self.num_updates
+
     @property
     def needs_pairs(self) -> bool:
         """Whether a student's stage with these settings reads pairs."""
@@ -52,7 +70,7 @@ class RoleSection(Section):
         return False
 
 
-class PretrainSection(RoleSection):
+class PretrainSection(StageSection):
     """Training a teacher from images with the EDM loss (Karras et al. 2022)."""
 
     num_updates: Count = 6000
@@ -84,7 +102,7 @@ class PretrainSection(RoleSection):
     """Standard deviation of ln(sigma) in training. Default: EDM's."""
 
 
-class TSMSection(RoleSection):
+class TSMSection(StageSection):
     """Teacher score matching: a student that is no copy of its teacher first learns to denoise like it (MSD, sec. 4.3)."""
 
     num_updates: Count = 600
@@ -134,7 +152,7 @@ class TSMSection(RoleSection):
         return self.scope == "all"
 
 
-class RegressionSection(Section):
+class PairedSection(Section):
     """The paired loss: by far the largest single win on small problems (weight 0 switches it and the pairs off)."""
 
     weight: NonNegative = 1.0
@@ -145,16 +163,21 @@ class RegressionSection(Section):
     """Share of each batch drawn from the pairs of the student's own part; the rest comes from all pairs, whatever their
     part. Default: 0, MSD's choice (sec. 4.2); 1 shows a student its own part only. A single student owns everything either
     way. Raise it where students are small and pairs are many (measured: docs/results.md)."""
-    head_start: Share = 0.0
-    """Share of the student's updates that go by regression alone, before DM begins; each costs about a quarter of a full
-    one. Default: 0, as the papers have none; the digits recipe's 0.8 is measured: docs/results.md."""
     with_replacement: bool = False
     """Allow a batch larger than the pair set, by drawing pairs more than once. Default: off, since few pairs are
     overfitted."""
 
 
-class DMSection(RoleSection):
-    """Distribution matching, the stage that makes the one-step student. Its learning settings are the student's; the critic
+class RegressionSection(PairedSection):
+    """The paired loss: by far the largest single win on small problems (weight 0 switches it and the pairs off)."""
+
+    head_start: Share = 0.0
+    """Share of the student's updates that go by regression alone, before DM begins; each costs about a quarter of a full
+    one. Default: 0, as the papers have none; the digits recipe's 0.8 is measured: docs/results.md."""
+
+
+class MatchingSection(StageSection):
+    """What stages share in which a critic follows the student's outputs. The learning settings are the student's; the critic
     has the same, but for its own rate and no average (`critic_role`)."""
 
     num_updates: Count = 250
@@ -190,7 +213,7 @@ class DMSection(RoleSection):
     """Mean of ln(sigma) in the critic's training. Default: EDM's, which SiD takes for its critic too."""
     critic_log_sigma_deviation: Deviation = 1.2
     """Standard deviation of ln(sigma) in the critic's training. Default: EDM's, as SiD."""
-    regression: RegressionSection = RegressionSection()
+    regression: PairedSection = PairedSection()
     """The paired loss beside the DM term."""
 
     @property
@@ -200,10 +223,109 @@ class DMSection(RoleSection):
     @property
     def critic_role(self) -> RoleSection:
         """How the critic learns: as the student does, but at its own rate and without an average."""
+        return self._role_at(self.critic_learning_rate)
+
+    def _role_at(self, rate: float) -> RoleSection:
         shared = {name: getattr(self, name) for name in RoleSection.model_fields}
-        return RoleSection(**shared | {"learning_rate": self.critic_learning_rate, "ema_decay": None})
+        return RoleSection(**shared | {"learning_rate": rate, "ema_decay": None})
+
+
+class DMSection(MatchingSection):
+    """Distribution matching, the stage that makes the one-step student. Its learning settings are the student's; the critic
+    has the same, but for its own rate and no average (`critic_role`)."""
+
+    regression: RegressionSection = RegressionSection()
+    """The paired loss beside the DM term."""
 
     @property
     def num_head_start(self) -> int:
         """Student updates by regression alone."""
         return round(self.regression.head_start * self.num_updates)
+
+
+class ADMSection(MatchingSection):
+    """Adversarial distribution matching, MSD's second stage (DMD2's GAN): DM's student learns from real images too.
+
+    The learning settings are the student's; critic and discriminator have the same, but for their own rates and no average.
+    Where a default is "the prototype's", it is the setting that learned on 8x8 digits; its others did not.
+    """
+
+    num_updates: Count = 60
+    """Student updates; the discriminator's warm-up comes before them. DMD2 counts the critic's instead: its 200,000
+    iterations at ratio 5 are 40,000 here. Default: the prototype's."""
+    learning_rate: Positive = 2e-4
+    """Peak of the student's rate. Default: the prototype's, a quarter of DM's, as in DMD2 (5e-7 after 2e-6)."""
+    critic_learning_rate: Positive = 4e-4
+    """Peak of the critic's rate. Default: the prototype's; DMD2 gives both the same."""
+    discriminator_learning_rate: Positive = 2e-3
+    """Peak of the discriminator's rate. Default: the prototype's: at 4e-4 it learned nothing in so short a stage. DMD2 and
+    FastGen give it the critic's."""
+    critic_turns: Steps = 5
+    """Updates of critic and discriminator after each student update, the first on the same samples. Default: DMD2's;
+    FastGen's ratio of 5 is 4 here, SiD has 1."""
+    warmup_updates: Whole = 10
+    """Updates over which all rates rise to their peak. Default: not tuned."""
+    critic_weighting: Literal["edm", "unweighted"] = "edm"
+    """How the critic's denoising loss weighs noise levels: edm (1/sigma^2 + 1/sigma_data^2: DMD2, SiD), or unweighted
+    (FastGen), which leaves the high levels most. Default: DMD2's, and DM's."""
+    features: Literal["critic", "teacher"] = "critic"
+    """Whose features the discriminator sees: the critic's (DMD2, SiDA) or the frozen teacher's (FastGen), which no student
+    can move. Default: DMD2's."""
+    tap: Word = "bottleneck"
+    """Where in that network: bottleneck, down.N or up.N of a U-Net, counted from the input. Default: DMD2's."""
+    trains_critic: bool = True
+    """Whether the discriminator's loss trains the critic's layers up to the tap too. Needs features: critic. Default:
+    DMD2's, on; off, they learn from denoising alone."""
+    head: Literal["pooled", "strided"] = "pooled"
+    """What stands on the features: pooled (a 3x3 convolution, then a mean over places), or strided (convolutions of stride 2
+    down to one place, DMD2's). Default: the prototype's, on 2x2 features; strided for 8x8 and more."""
+    adversarial_weight: NonNegative = 0.3
+    """Factor of the GAN term in the student's loss. Default: the prototype's; DMD2 has 3e-3 at 64x64 pixels. Go by the
+    recorded ratio of the gradients' norms, GAN's to DM's: on digits without pairs, 0.3 gave a ratio of 3, which bought
+    recall with precision, 0.1 one of 1.4, which improved recall and distance both."""
+    discriminator_weight: NonNegative = 1.0
+    """Factor of the discriminator's loss beside the critic's, which counts where it trains the critic. Default: the
+    prototype's; DMD2 has 1e-2."""
+    discriminator_sigma_low: Sigma = 0.02
+    """Lowest noise level at which the discriminator compares, on the Karras law. Default: DM's; DMD2 has 0.002."""
+    discriminator_sigma_high: Sigma = 2.0
+    """Highest noise level at which the discriminator compares. Default: the prototype's: up to 80, DMD2's, most comparisons
+    are of noise with noise, and it learned nothing."""
+    discriminator_warmup: Whole = 40
+    """Updates of the discriminator alone before the first one of the student. Default: the prototype's; DMD2 has none."""
+    r1_weight: NonNegative = 0.0
+    """Factor of the approximate R1 penalty, which keeps the discriminator from answering steeply around real images.
+    Default: 0, as in DMD2; FastGen recommends 100 to 1000 where it is used."""
+    r1_sigma: Sigma = 0.1
+    """Deviation of the noise by which that penalty moves real images. Default: FastGen's."""
+    trained_layers: Literal["all", "no-convolutions"] = "all"
+    """Which layers of the student learn: all, or all but convolutions, which GDD (Zheng and Yang 2024) freezes. Default:
+    DMD2's, all."""
+
+    @property
+    def needs_images(self) -> bool:
+        return True
+
+    @property
+    def discriminator_role(self) -> RoleSection:
+        """How the discriminator learns: as the student does, but at its own rate and without an average."""
+        return self._role_at(self.discriminator_learning_rate)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole stage: the discriminator's warm-up, then one a student update."""
+        return self.discriminator_warmup + self.num_updates
+
+    @model_validator(mode="after")
+    def _possible(self) -> ADMSection:
+        for name in ("sigma", "discriminator_sigma"):
+            low, high = getattr(self, f"{name}_low"), getattr(self, f"{name}_high")
+            if low >= high:
+                raise ValueError(f"{name}_low {low} must be below {name}_high {high}")
+        if self.trains_critic and self.features == "teacher":
+            raise ValueError("trains_critic needs features=critic: the teacher's train nothing; set trains_critic=false")
+        if self.weight == 0 and self.adversarial_weight == 0 and self.regression.weight == 0:
+            raise ValueError(
+                "weight, adversarial_weight and regression.weight are all 0, so nothing would be learned; raise one"
+            )
+        return self

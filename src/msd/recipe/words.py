@@ -6,7 +6,7 @@ import typing
 from collections.abc import Callable
 from typing import Literal
 
-StageName = Literal["tsm", "dm"]
+StageName = Literal["tsm", "dm", "adm"]
 """The stages a student can go through: each is also the name of its section in the recipe."""
 STAGES: tuple[str, ...] = typing.get_args(StageName)
 

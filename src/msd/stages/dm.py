@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-from torch import Tensor
-
 from msd.data.pairs import PairStream
 from msd.diffusion.draw import Draw
+from msd.objectives.denoising import denoising_loss
 from msd.objectives.dm import dm_loss
 from msd.objectives.regression import regression_loss
 from msd.recipe import STUDENT, DMSection
@@ -33,31 +31,15 @@ class DistributionMatching(Stage):
         student = engine.role(materials.new_student(), settings, settings.num_updates)
         critic = engine.role(materials.new_critic(), settings.critic_role, num_critic)
         self.roles = {STUDENT: student, CRITIC: critic}
-        self._matching = Matching(settings, materials, student, critic)
-        self._pairs = self._pair_stream(materials)
-
-    def _pair_stream(self, materials: Materials) -> PairStream | None:
-        regression = self._settings.regression
-        if regression.weight == 0:
-            return None
-        materials.engine.check_batch(regression.batch_size)
-        pairs, (_, partition, part) = materials.need_pairs(), materials.need_part()
-        return PairStream(
-            pairs.to(materials.engine.device),
-            partition.assign(pairs.keys) == part,
-            batch_size=regression.batch_size,
-            own_share=regression.own_share,
-            replacement=regression.with_replacement,
-        )
+        self._matching = Matching(self.name, settings, materials, student, critic)
 
     def turns(self, draw: Draw) -> Iterator[Turn]:
-        if draw.step < self._settings.num_head_start and self._pairs is not None:
-            pairs = self._pairs
+        if draw.step < self._settings.num_head_start and (pairs := self._matching.pairs) is not None:
             yield Turn((STUDENT,), lambda: self._head_start_loss(pairs, draw))
             return
         yield Turn((STUDENT,), lambda: self._student_loss(draw))
         for _ in range(self._settings.critic_turns):
-            yield Turn((CRITIC,), lambda: self._matching.critic_loss(draw))
+            yield Turn((CRITIC,), lambda: self._critic_loss(draw))
 
     def _head_start_loss(self, stream: PairStream, draw: Draw) -> Loss:
         pairs = stream.batch(draw)
@@ -65,17 +47,12 @@ class DistributionMatching(Stage):
         return Loss(self._settings.regression.weight * regression, {"regression": regression})
 
     def _student_loss(self, draw: Draw) -> Loss:
-        noise, keys = self._matching.part_batch(draw)
-        size = len(keys)
-        if self._pairs is None:
-            samples = self._matching.generate(noise, keys)
-            regression: Tensor = samples.new_zeros(())
-        else:
-            pairs = self._pairs.batch(draw)
-            # One forward for both streams: cheaper than two, and no layer mixes samples of a batch.
-            samples = self._matching.generate(torch.cat([noise, pairs.noise]), torch.cat([keys, pairs.keys]))
-            regression = regression_loss(samples[size:], pairs.samples)
-        fakes = samples[:size]
-        matching = dm_loss(fakes, self._matching.gradient(fakes, keys, draw))
+        fakes, regression = self._matching.student_batch(draw)
+        matching = dm_loss(fakes.samples, self._matching.gradient(fakes, draw))
         value = self._settings.weight * matching + self._settings.regression.weight * regression
         return Loss(value, {"dm": matching, "regression": regression})
+
+    def _critic_loss(self, draw: Draw) -> Loss:
+        fakes = self._matching.fakes(draw)
+        estimate, sigma = self._matching.critic_estimate(fakes, draw)
+        return Loss(denoising_loss(estimate, fakes.samples, sigma, self._matching.sigma_data))

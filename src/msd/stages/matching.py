@@ -1,39 +1,87 @@
-"""What DM and ADM share: the student's own samples, the matching gradient on them, and the critic that follows them."""
+"""What DM and ADM share: the student's own samples, the matching gradient on them, the pairs, and the critic."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from msd.data.pairs import PairStream
 from msd.diffusion.denoiser import Denoiser, per_sample
 from msd.diffusion.draw import Draw
-from msd.diffusion.noise import KarrasLaw, LogNormalLaw
+from msd.diffusion.noise import KarrasLaw, LogNormalLaw, NoiseLaw
 from msd.diffusion.solvers import one_step
-from msd.objectives.denoising import denoising_loss
 from msd.objectives.dm import dm_gradient
-from msd.recipe import DMSection
+from msd.objectives.regression import regression_loss
+from msd.recipe import MatchingSection
 from msd.stages.materials import Materials
-from msd.training.loop import Loss
 from msd.training.roles import Role
 
 
-class Matching:
-    """Student against critic on one part's keys, drawn by the part's prior. The teacher is frozen and has no role."""
+@dataclass(frozen=True)
+class Fakes:
+    """A student's samples `[B, ...]` of the classes `keys` `[B]`."""
 
-    def __init__(self, settings: DMSection, materials: Materials, student: Role[Denoiser], critic: Role[Denoiser]):
+    samples: Tensor
+    keys: Tensor
+
+    def detach(self) -> Fakes:
+        return Fakes(self.samples.detach(), self.keys)
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Samples `[B, ...]` with noise of the levels `sigma` `[B]` added, and the classes `keys` `[B]` they are of."""
+
+    samples: Tensor
+    sigma: Tensor
+    keys: Tensor
+
+
+class Matching:
+    """Student against critic on one part's keys, drawn by the part's prior. The teacher is frozen and has no role.
+
+    `stage` names whose settings they are, for sentences about them.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        settings: MatchingSection,
+        materials: Materials,
+        student: Role[Denoiser],
+        critic: Role[Denoiser],
+    ):
         self.student, self.critic, self.teacher = student, critic, materials.need_teacher()
         self.conditions, self._partition, self._part = materials.need_part()
         spec = self.student.module.spec
         if spec.sigma_init is None:
             raise ValueError("a student has an input noise level")
         self._sigma_init = spec.sigma_init
-        self._noise_shape, self._sigma_data = self.teacher.spec.noise_shape, self.teacher.spec.sigma_data
+        self._noise_shape, self.sigma_data = self.teacher.spec.noise_shape, self.teacher.spec.sigma_data
         self._batch_size = settings.batch_size
         self._matching_law = KarrasLaw(settings.sigma_low, settings.sigma_high)
         self._critic_law = LogNormalLaw(settings.critic_log_sigma_mean, settings.critic_log_sigma_deviation)
-        self._fakes: tuple[Tensor, Tensor] | None = None
+        self.pairs = self._pair_stream(stage, settings, materials)
+        self._made: Fakes | None = None
 
-    def part_batch(self, draw: Draw) -> tuple[Tensor, Tensor]:
+    def _pair_stream(self, stage: str, settings: MatchingSection, materials: Materials) -> PairStream | None:
+        regression = settings.regression
+        if regression.weight == 0:
+            return None
+        materials.engine.check_batch(regression.batch_size)
+        pairs = materials.need_pairs(stage)
+        return PairStream(
+            pairs.to(materials.engine.device),
+            self._partition.assign(pairs.keys) == self._part,
+            batch_size=regression.batch_size,
+            own_share=regression.own_share,
+            replacement=regression.with_replacement,
+            section=f"{stage}.regression",
+        )
+
+    def _part_batch(self, draw: Draw) -> tuple[Tensor, Tensor]:
         """Noise `[B, ...]` and keys `[B]` of the student's own part."""
         keys = self._partition.sample(self._part, self._batch_size, draw)
         return draw.normal(self._batch_size, *self._noise_shape), keys
@@ -42,25 +90,50 @@ class Matching:
         """The student's samples `[B, ...]`, in one step."""
         return one_step(self.student, noise, self.conditions[keys], self._sigma_init)
 
-    @torch.no_grad()
-    def gradient(self, fakes: Tensor, keys: Tensor, draw: Draw) -> Tensor:
-        """Where the samples `[B, ...]` should move, and a note of them for the critic's coming turn."""
-        fakes = fakes.detach()
-        self._fakes = (fakes, keys)
-        sigma = self._matching_law.sample(self._batch_size, draw)
-        noised = fakes + per_sample(sigma, fakes) * draw.normal(self._batch_size, *self._noise_shape)
-        condition = self.conditions[keys]
-        return dm_gradient(fakes, self.teacher(noised, sigma, condition), self.critic(noised, sigma, condition))
+    def noised(self, samples: Tensor, keys: Tensor, law: NoiseLaw, draw: Draw) -> Noised:
+        """The samples with noise of levels that `law` draws."""
+        sigma = law.sample(self._batch_size, draw)
+        noise = draw.normal(self._batch_size, *self._noise_shape)
+        return Noised(samples + per_sample(sigma, samples) * noise, sigma, keys)
 
-    def critic_loss(self, draw: Draw) -> Loss:
-        """Denoising of the student turn's own samples; a second critic turn of a step gets fresh ones."""
-        if self._fakes is None:
-            noise, keys = self.part_batch(draw)
-            with torch.no_grad():
-                fakes = self.generate(noise, keys)
+    def student_batch(self, draw: Draw) -> tuple[Fakes, Tensor]:
+        """The student's samples of its own part, kept for the critic's coming turn, and its loss on the pairs (0 without).
+
+        Two key streams never mix (MSD, sec. 4.2): the part's, by its prior, and the pairs, by default all of them.
+        """
+        noise, keys = self._part_batch(draw)
+        size = len(keys)
+        if self.pairs is None:
+            samples = self.generate(noise, keys)
+            regression = samples.new_zeros(())
         else:
-            (fakes, keys), self._fakes = self._fakes, None
-        sigma = self._critic_law.sample(self._batch_size, draw)
-        noised = fakes + per_sample(sigma, fakes) * draw.normal(self._batch_size, *self._noise_shape)
-        estimate = self.critic(noised, sigma, self.conditions[keys])
-        return Loss(denoising_loss(estimate, fakes, sigma, self._sigma_data))
+            pairs = self.pairs.batch(draw)
+            # One forward for both streams: cheaper than two, and no layer mixes samples of a batch.
+            samples = self.generate(torch.cat([noise, pairs.noise]), torch.cat([keys, pairs.keys]))
+            regression = regression_loss(samples[size:], pairs.samples)
+        fakes = Fakes(samples[:size], keys)
+        self._made = fakes.detach()
+        return fakes, regression
+
+    @torch.no_grad()
+    def gradient(self, fakes: Fakes, draw: Draw) -> Tensor:
+        """Where the samples `[B, ...]` should move."""
+        samples = fakes.samples.detach()
+        noised = self.noised(samples, fakes.keys, self._matching_law, draw)
+        condition = self.conditions[fakes.keys]
+        teacher = self.teacher(noised.samples, noised.sigma, condition)
+        return dm_gradient(samples, teacher, self.critic(noised.samples, noised.sigma, condition))
+
+    @torch.no_grad()
+    def fakes(self, draw: Draw) -> Fakes:
+        """The student turn's own samples, detached; asked again in the same step, fresh ones."""
+        if self._made is None:
+            noise, keys = self._part_batch(draw)
+            return Fakes(self.generate(noise, keys), keys)
+        fakes, self._made = self._made, None
+        return fakes
+
+    def critic_estimate(self, fakes: Fakes, draw: Draw) -> tuple[Tensor, Tensor]:
+        """The critic's estimate `[B, ...]` of the noised samples, and their noise levels `[B]`."""
+        noised = self.noised(fakes.samples, fakes.keys, self._critic_law, draw)
+        return self.critic(noised.samples, noised.sigma, self.conditions[fakes.keys]), noised.sigma

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CRITIC = "critic"
 """The role that follows the student's outputs, wherever a stage has one."""
+DISCRIMINATOR = "discriminator"
+"""The role that tells real images from the student's."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,11 @@ class Materials:
         begin = self.need_teacher().copy() if self.critic == "teacher" else self.new_student()
         return self.bundle.restore(CRITIC, begin)
 
-    def need_pairs(self) -> PairSet:
+    def need_pairs(self, stage: str) -> PairSet:
         if self.pairs is None:
-            raise DataError("the regression loss needs pairs; make them with `msd pairs`, or set dm.regression.weight=0.")
+            raise DataError(
+                f"the regression loss needs pairs; make them with `msd pairs`, or set {stage}.regression.weight=0."
+            )
         return self.pairs
 
     def need_images(self) -> ImageSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msd.stages.adm import AdversarialMatching
 from msd.stages.dm import DistributionMatching
 from msd.stages.materials import Materials
 from msd.stages.pretrain import Pretraining
@@ -15,4 +16,5 @@ STAGES: dict[str, Callable[[Any, Materials], Stage]] = {
     Pretraining.name: Pretraining,
     TeacherMatching.name: TeacherMatching,
     DistributionMatching.name: DistributionMatching,
+    AdversarialMatching.name: AdversarialMatching,
 }

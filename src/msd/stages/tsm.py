@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,11 +38,10 @@ class TeacherMatching(Stage):
         self.roles = {STUDENT: engine.role(materials.new_student(), settings, settings.num_updates)}
         self._student, self._law = self.roles[STUDENT], LogNormalLaw(settings.log_sigma_mean, settings.log_sigma_deviation)
         if settings.samples == "pairs":
-            self._stream = pair_stream(materials.need_pairs(), partition, part, settings.held_out)
+            self._stream = pair_stream(materials.need_pairs(self.name), partition, part, settings.held_out)
         else:
-            self._stream = image_stream(
-                materials.need_images(), self._teacher.spec.codec, partition, part, settings.held_out
-            )
+            images = materials.need_images()
+            self._stream = image_stream(images, self._teacher.spec, partition, part, settings.held_out)
         self._device, self._sigma_data = engine.device, self._teacher.spec.sigma_data
         self._held_out = self._noise_once(self._stream, materials.seed)
         self._best, self._stale = math.inf, 0
@@ -60,7 +60,9 @@ class TeacherMatching(Stage):
 
     def _loss(self, draw: Draw) -> Loss:
         looked = self._look() if draw.step % self._settings.look_every == 0 else {}
-        clean, keys = self._stream.batch(self.batch_size, draw)
+        # A stream of its own, on the CPU, where samples are looked up: a device need not be waited for.
+        samples = replace(draw, place=f"{draw.place}/samples", device=torch.device("cpu"))
+        clean, keys = (one.to(draw.device) for one in self._stream.batch(self.batch_size, samples))
         sigma = self._law.sample(self.batch_size, draw)
         noised = clean + per_sample(sigma, clean) * draw.normal(self.batch_size, *clean.shape[1:])
         condition = self.conditions[keys]
@@ -71,7 +73,7 @@ class TeacherMatching(Stage):
     @torch.no_grad()
     def _noise_once(self, stream: SampleStream, seed: int) -> tuple[torch.Tensor, ...] | None:
         """Held-out samples noised, their levels and keys, and the teacher's answer: what every look compares with."""
-        clean, keys = stream.held_out(self._device)
+        clean, keys = (one.to(self._device) for one in stream.held_out())
         if not len(keys):
             return None
         draw = Draw(seed, f"{self.name} held out", device=self._device)

@@ -21,7 +21,10 @@ Record = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Loss:
-    """A scalar to descend, and the named parts of it that are worth a curve."""
+    """A scalar to descend, and numbers worth a curve: parts of it, or what was found on the way.
+
+    A name with a role before a slash is recorded as that role's, others as the turn's first role's.
+    """
 
     value: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
@@ -57,6 +60,11 @@ class Stage:
         """The turns of one step, in order. All randomness comes from `draw`."""
         raise TypeError(f"{type(self).__name__} yields no turns")
 
+    def derived(self, record: Record) -> Record:
+        """What follows from a step's record and is worth a curve too: quotients, since losses and parts are averaged
+        over the processes by then."""
+        return {}
+
     def finished(self, step: int) -> bool:
         """Whether the stage may end after `step` steps, before its number of steps is reached."""
         return False
@@ -85,6 +93,7 @@ def steps(stage: Stage, engine: Engine, seed: int, *, start: int = 0, attempt: i
         record: Record = {}
         for turn in stage.turns(draw):
             record |= _take(turn, stage.roles, engine)
+        record |= stage.derived(record)
         stage.watch.see(step + 1, record)
         if (step + 1) % LOOK_EVERY == 0 or step + 1 == stage.num_steps:
             stage.watch.look(stage.roles)
@@ -97,7 +106,8 @@ def _take(turn: Turn, roles: Mapping[str, Role[Any]], engine: Engine) -> Record:
     loss = turn.loss()
     norms = engine.backward(loss.value, [roles[name] for name in turn.roles])
     first = turn.roles[0]
-    record = {f"{first}/{name}": part for name, part in {"loss": loss.value, **loss.parts}.items()}
+    parts = {"loss": loss.value, **loss.parts}
+    record = {name if "/" in name else f"{first}/{name}": part for name, part in parts.items()}
     record = engine.mean_over_ranks({name: value.detach() for name, value in record.items()})
     for name, norm in zip(turn.roles, norms, strict=True):
         roles[name].step(norm)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +75,14 @@ def advice(stage: str, role: str, settings: RoleSection, *, faster: bool = False
 
 
 class Watch:
-    """What the losses, gradients and weights of one stage's roles have been. `see` every step, `look` at some."""
+    """What the losses, gradients and weights of one stage's roles have been. `see` every step, `look` at some.
 
-    def __init__(self, stage: str):
+    `measures` are names of the stage's record that are no losses, or losses of no usual size: they end nothing.
+    """
+
+    def __init__(self, stage: str, measures: Collection[str] = ()):
         self._stage = stage
+        self._measures = frozenset(measures)
         self._waiting: list[tuple[int, Record]] = []
         self._usual: dict[str, _Usual] = {}
         self._probes: dict[str, _Probe] = {}
@@ -98,10 +102,17 @@ class Watch:
         records, self._waiting = _on_host(self._waiting), []
         if not records:
             return
+        self.judge(records)
+        records = [
+            (step, {name: value for name, value in record.items() if name not in self._measures}) for step, record in records
+        ]
         self._refuse_not_finite(records, roles)
         self._refuse_far(records, roles)
         for name, role in roles.items():
             self._refuse_still(name, role, records)
+
+    def judge(self, records: Sequence[Seen]) -> None:
+        """What a stage's own watch has to say of the steps since the last look, its measures included."""
 
     def _refuse_not_finite(self, records: list[Seen], roles: Mapping[str, Role[Any]]) -> None:
         """Names first the role whose numbers stopped being finite first: the others follow it."""
