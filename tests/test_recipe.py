@@ -128,7 +128,7 @@ def test_seed_and_device_replace_the_files(bare):
         ("dm=3", r"^dm: .*\(got 3\)"),
         ("dm.sigma_init=3", r"^dm\.sigma_init is not a recipe key; did you mean student\.sigma_init\?"),
         ("stages=[dmm]", r"^stages: there is no stage 'dmm'; did you mean dm\?$"),
-        ("stages=[]", r"^stages: a student goes through at least one stage \(known: tsm, dm\)"),
+        ("stages=[]", r"^stages: a student goes through at least one stage \(known: tsm, dm, adm\)"),
         ("stages=[dm, dm]", r"^stages: dm is there twice, .* raise dm\.num_updates instead"),
         ("stages=dm", r"^stages: .*tuple \(got 'dm'\)"),
         ("baselines=[]", r"^baselines is not a recipe key \(known: .*rows"),
