@@ -23,6 +23,7 @@ from msd.evaluation.pictures import Curve
 from msd.evaluation.report import METRICS, PAGE, TEMPLATE, ReportInputs, write_report
 from msd.evaluation.results import read_metrics
 from msd.files import sha256_file, sha256_json, write_json
+from msd.fleet.accounts import chain
 from msd.fleet.stored import StoredPlan
 from msd.reading import read_kept
 from msd.run import Run
@@ -82,15 +83,24 @@ def last_metrics(run: Run, table: Table, output: Output) -> dict[str, Any]:
 
 
 def curves_of(run: Run) -> list[Curve]:
-    """The records of every training of the run, each once, named after the first row and part that its job is of."""
-    found: dict[Path, Curve] = {}
+    """The records of every training of the run, its stages one after the other: each once, named after the first row and
+    part that its job is of."""
+    found: dict[str, Curve] = {}
     for row in StoredPlan.load(run.plan).rows:
         for part, key in enumerate(row.jobs):
-            name, shown = key.rpartition("-")[0], part if len(row.jobs) > 1 else None
-            for path in sorted((run.jobs / key).glob("stages/*/records.jsonl")):
-                if path not in found:
-                    found[path] = Curve(name, row.name, shown, read_records(path))
+            for job in chain(run.jobs, key):
+                shown = part if len(row.jobs) > 1 and job.key == key else None  # what all start from is no part's
+                found.setdefault(job.key, Curve(job.name, row.name, shown, _records(run.jobs / job.key)))
     return list(found.values())
+
+
+def _records(job: Path) -> list[dict[str, float]]:
+    """A record a step; the steps of a later stage count on from the last of the one before."""
+    records: list[dict[str, float]] = []
+    for path in sorted(job.glob("stages/*/records.jsonl")):
+        before = records[-1]["step"] if records else 0
+        records += [record | {"step": before + record["step"]} for record in read_records(path)]
+    return records
 
 
 def grids(table: Table) -> dict[str, Tensor]:

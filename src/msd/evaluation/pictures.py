@@ -43,11 +43,14 @@ NAME_LENGTH = 20
 """Longest name that a small chart has room for, in letters."""
 
 CURVES = (
+    ("student/held_out", "Score-matching loss, held out", "student against teacher, on samples that no update sees"),
     ("student/dm", "Distribution-matching loss", "student"),
     ("student/regression", "Regression loss", "student, on teacher pairs"),
     ("critic/loss", "Critic loss", "critic"),
     ("student/gradient_norm", "Student gradient norm", "before clipping"),
     ("critic/gradient_norm", "Critic gradient norm", "before clipping"),
+    ("discriminator/accuracy", "Discriminator accuracy", "of a step's last turn; 0.5 is chance"),
+    ("student/gradient_ratio", "GAN over distribution matching", "norms of their gradients on the student's samples"),
 )
 
 

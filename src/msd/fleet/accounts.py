@@ -18,8 +18,8 @@ def account(jobs: Path, row: StoredRow) -> dict[str, Any]:
     `num_updates` are one student's, with those of what it started from; the totals count a training that several students
     start from once. A stage that ended early counts as long as it was. Raises RunError and WeightsError.
     """
-    chains = [tuple(_chain(jobs, key)) for key in row.jobs]
-    trained = {job.key: job for chain in chains for job in chain}
+    chains = [tuple(chain(jobs, key)) for key in row.jobs]
+    trained = {job.key: job for one in chains for job in one}
     updates = {key: [one["num_updates"] for one in _stages(jobs / key)] for key in trained}
     images = {
         key: sum(num * stage.settings["batch_size"] for num, stage in zip(updates[key], _task(job).stages, strict=True))
@@ -50,21 +50,21 @@ def account(jobs: Path, row: StoredRow) -> dict[str, Any]:
     }
 
 
-def _chain(jobs: Path, key: str) -> Iterable[Job]:
+def chain(jobs: Path, key: str) -> Iterable[Job]:
     """The training of a student and those that it started from, the earliest first."""
     job = Job.load(jobs / key)
     if START in job.needs:
-        yield from _chain(jobs, job.needs[START])
+        yield from chain(jobs, job.needs[START])
     yield job
 
 
-def _begin(chain: tuple[Job, ...]) -> str:
+def _begin(trainings: tuple[Job, ...]) -> str:
     """What the student began as, in a word: `random`, `teacher`, another job's name, or a saved one."""
-    if _task(chain[-1]).weights == RANDOM:
+    if _task(trainings[-1]).weights == RANDOM:
         return RANDOM
-    if chain[-1].start is not None:
+    if trainings[-1].start is not None:
         return "a saved student"
-    return chain[-2].name if len(chain) > 1 else TEACHER
+    return trainings[-2].name if len(trainings) > 1 else TEACHER
 
 
 def _task(job: Job) -> TrainTask:
