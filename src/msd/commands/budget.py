@@ -46,7 +46,7 @@ LATENCY_SHARE = 0.05
 SECONDS_A_CELL = 1.5
 """As long as one batch size is timed, unless a few requests take longer (`evaluation/latency.py`)."""
 SECONDS_A_PIXEL = 6e-7
-"""That an update of the feature network takes for each pixel of each image (5e-7 on two idle cores, twice that on busy ones)."""
+"""That an update of the feature network takes for each pixel of each image (5e-7 on idle cores, twice that on busy ones)."""
 STARTS, PAGE = 4, 5.0
 """Interpreters that a demo starts one after the other (itself, the launcher, memory probes), and seconds for its page."""
 
