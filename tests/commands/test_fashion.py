@@ -31,7 +31,7 @@ def test_what_is_shipped_belongs_together() -> None:
     teacher, network = load_teacher(NAME), load_network(NAME)
     reference, facts = load_reference(NAME, network), teacher.facts
     assert facts.classes == RECIPE.data.classes
-    assert facts.pixel_shape == network.pixel_shape == reference.pixel_shape == (1, 32, 32)
+    assert teacher.denoiser.spec.pixel_shape == network.pixel_shape == reference.pixel_shape == (1, 32, 32)
     assert facts.num_conditions == network.num_conditions == reference.num_conditions == 10
     assert network.metric == reference.metric == "FD-fashion"
     assert len(reference) == 10_000

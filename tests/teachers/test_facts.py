@@ -88,7 +88,7 @@ def test_a_student_cannot_teach(tmp_path: Path) -> None:
 
 
 def test_what_is_no_teacher_is_named(tmp_path: Path, teacher: Teacher) -> None:
-    with pytest.raises(WeightsError, match="there is no packaged teacher 'cats'; known: packaged:digits"):
+    with pytest.raises(WeightsError, match="there is no packaged teacher 'cats'; known: packaged:digits, packaged:fashion"):
         read_teacher("packaged:cats")
     with pytest.raises(WeightsError, match=r"nowhere is not a teacher's folder \(no denoiser\.json\)"):
         read_teacher(str(tmp_path / "nowhere"))

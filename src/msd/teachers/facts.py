@@ -58,7 +58,7 @@ def teacher_folder(source: str | Path) -> Path:
         name = source.removeprefix(PREFIX)
         folder = PACKAGED / f"{name}-teacher"
         if not folder.is_dir():
-            known = ", ".join(PREFIX + path.name.removesuffix("-teacher") for path in PACKAGED.glob("*-teacher"))
+            known = ", ".join(PREFIX + path.name.removesuffix("-teacher") for path in sorted(PACKAGED.glob("*-teacher")))
             raise WeightsError(f"there is no packaged teacher {name!r}; known: {known}. Or give a folder's path.")
         return folder
     folder = Path(source)
