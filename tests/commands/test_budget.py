@@ -165,7 +165,7 @@ def test_few_images_get_no_network_that_learns_them_by_heart() -> None:
 
 def test_a_short_budget_leaves_the_longest_row_out() -> None:
     measured = costs(LARGE, speed=0.2)
-    long, short = plan_budget(7200, measured, LARGE), plan_budget(600, measured, LARGE)
+    long, short = plan_budget(7200, measured, LARGE), plan_budget(480, measured, LARGE)
     assert long.has_equal_total
     assert long.dm_updates >= ENOUGH_FOR_ALL_ROWS
     assert not short.has_equal_total

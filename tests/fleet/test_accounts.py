@@ -1,0 +1,92 @@
+"""What a row's students took: what they started from counts once, and a stage that ended early as long as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builders import UNIFORM, tiny_denoiser
+from msd.conditions.partition import Partition
+from msd.errors import WeightsError
+from msd.fleet.accounts import account
+from msd.fleet.jobs import START, Job, StageTask, Status, TrainTask, student_folder
+from msd.fleet.stored import StoredRow
+from msd.networks.folder import save_denoiser
+from msd.recipe import DMSection, TSMSection
+
+TSM = StageTask(name="tsm", settings=TSMSection(num_updates=50, batch_size=10).model_dump(mode="json"))
+DM = StageTask(name="dm", settings=DMSection(num_updates=20, batch_size=4).model_dump(mode="json"))
+HALVES = Partition(parts=((0, 2, 4, 6, 8), (1, 3, 5, 7, 9)), prior=UNIFORM)
+
+
+def trained(
+    jobs: Path,
+    name: str,
+    part: int,
+    *stages: tuple[StageTask, int],
+    needs: dict[str, str] | None = None,
+    began: float = 100.0,
+    **task: object,
+) -> str:
+    """A finished training, with the updates that each of its stages really had; returns its key."""
+    planned = TrainTask(
+        seed=part, stages=tuple(stage for stage, _ in stages), teacher="a", partition=HALVES.to_json(), part=part, **task
+    )  # pyright: ignore[reportArgumentType]
+    job = Job(name=name, task=planned, needs=needs or {})
+    folder = jobs / job.key
+    student_folder(folder).mkdir(parents=True)
+    told = [{"stage": stage.name, "num_updates": num, "seed": 0} for stage, num in stages]
+    save_denoiser(tiny_denoiser(part, sigma_init=2.5), student_folder(folder), role="student", stages=told)
+    job.save(folder)
+    Status("done", seconds=10.0, started=began).write(folder)
+    return job.key
+
+
+def row(*keys: str) -> StoredRow:
+    return StoredRow(name="cohort", note="two", equal=None, jobs=keys)
+
+
+def test_a_shared_start_counts_once(tmp_path: Path) -> None:
+    shared = trained(tmp_path, "tsm", 0, (TSM, 30))
+    keys = [trained(tmp_path, f"student-{part}", part, (DM, 20), needs={START: shared}) for part in range(2)]
+    found = account(tmp_path, row(*keys))
+    assert found["num_updates"] == 30 + 20
+    assert found["total_updates"] == 30 + 2 * 20
+    assert found["total_images"] == 30 * 10 + 2 * 20 * 4
+    assert (found["num_students"], found["start"], found["batch_size"]) == (2, "tsm", 4)
+    assert found["training_seconds"] == 30.0
+    assert found["stages"] == [
+        {"stage": "tsm", "num_updates": 30, "batch_size": 10},
+        {"stage": "dm", "num_updates": 20, "batch_size": 4},
+    ]
+    single = (student_folder(tmp_path / keys[0]) / "diffusion_pytorch_model.safetensors").stat().st_size
+    assert found["cohort_bytes"] == 2 * single
+
+
+def test_each_part_s_own_stages_count_for_each(tmp_path: Path) -> None:
+    """The first ended on a plateau, the second did not."""
+    keys = [
+        trained(tmp_path, f"student-{part}", part, (TSM, num), (DM, 20), weights="random")
+        for part, num in ((0, 20), (1, 50))
+    ]
+    found = account(tmp_path, row(*keys))
+    assert found["total_updates"] == (20 + 20) + (50 + 20)
+    assert found["total_images"] == 20 * 10 + 50 * 10 + 2 * 20 * 4
+    assert found["start"] == "random"
+
+
+def test_a_copy_of_the_teacher_is_called_so(tmp_path: Path) -> None:
+    assert account(tmp_path, row(trained(tmp_path, "student", 0, (DM, 20))))["start"] == "teacher"
+
+
+def test_a_lost_status_leaves_times_open(tmp_path: Path) -> None:
+    found = account(tmp_path, row(trained(tmp_path, "student", 0, (DM, 20), began=0.0)))
+    assert found["training_seconds"] is found["training_wall_seconds"] is None
+
+
+def test_a_student_that_is_gone_is_named(tmp_path: Path) -> None:
+    key = trained(tmp_path, "student", 0, (DM, 20))
+    (student_folder(tmp_path / key) / "denoiser.json").unlink()
+    with pytest.raises(WeightsError, match=r"denoiser\.json"):
+        account(tmp_path, row(key))
