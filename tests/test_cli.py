@@ -157,7 +157,7 @@ def test_a_pretrained_teacher_can_be_distilled(tmp_path: Path) -> None:
 
 def test_recipes_lists_cost_and_expectation() -> None:
     rows = {row["name"]: row for row in json.loads(msd("recipes", "--json").stdout)}
-    assert rows.keys() == {"digits", "smoke"}
+    assert rows.keys() == {"digits", "fashion", "smoke"}
     assert all(row["cost"] and row["expected"] for row in rows.values())
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from msd.conditions.names import numbered
 from msd.conditions.partition import Partition
-from msd.data.images import ImageSet
 from msd.data.pairs import PairSet
 from msd.diffusion.denoiser import DenoiserSpec
 from msd.diffusion.draw import Draw
 from msd.errors import DataError
+
+if TYPE_CHECKING:
+    from msd.data.images import ImageSet
 
 MOST_HELD_OUT = 256
 MOST_NAMED = 5

@@ -48,18 +48,18 @@ def main(folder: Path) -> int:
     from msd.training.engine import is_main_process
 
     try:
-        if not is_main_process():  # the first of them owns it for all
-            return _try(folder, lambda: None)
-        with owned(folder, f"the worker of {folder.name}") as held:
-            return _try(folder, held.check)
+        with stop_requests() as stop:  # before anything is owned: a request that comes early must leave no owner behind
+            if not is_main_process():  # the first of them owns it for all
+                return _try(folder, stop, lambda: None)
+            with owned(folder, f"the worker of {folder.name}") as held:
+                return _try(folder, stop, held.check)
     except MsdError as error:  # another's: its books are not ours to write
         return _say(error)
 
 
-def _try(folder: Path, check: Callable[[], None]) -> int:
+def _try(folder: Path, stop: list[int], check: Callable[[], None]) -> int:
     try:
-        with stop_requests() as stop:
-            work(folder, stop, check)
+        work(folder, stop, check)
     except StopRequested:
         return _finish(folder, "stopped", "", STOPPED)
     except MsdError as error:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from msd.data.images import ImageSet
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec, EDMParameterisation, per_sample
 from msd.diffusion.draw import Draw
 from msd.diffusion.noise import LogNormalLaw
@@ -17,6 +16,9 @@ from msd.objectives.denoising import denoising_loss
 from msd.recipe import TEACHER, NetworkSection, PretrainSection
 from msd.stages.materials import Materials
 from msd.training.loop import Loss, Stage, Turn
+
+if TYPE_CHECKING:
+    from msd.data.images import ImageSet
 
 
 def foreseen_teacher(
