@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from builders import teacher_facts
-from msd.errors import RecipeError
+from msd.errors import DataError, RecipeError
 from msd.fleet.inputs import Inputs
 from msd.fleet.jobs import START, Job, TrainTask
 from msd.fleet.plan import Plan, plan
@@ -121,3 +121,16 @@ def test_a_critic_needs_a_student_that_has_learned_something() -> None:
     with pytest.raises(RecipeError, match=r"student\.critic: student .* leaves to chance; put tsm before dm"):
         recipe(student={"start": "random", "critic": "student"})
     recipe(student={"start": "random", "critic": "student"}, stages=["tsm", "dm"])
+
+
+@pytest.mark.parametrize("stages", [["tsm"], ["dm", "tsm"], ["dm", "tsm", "adm"]])
+def test_score_matching_comes_first_and_never_alone(stages: list[str]) -> None:
+    with pytest.raises(RecipeError, match=r"tsm only gives a student its start: it must be the first of stages"):
+        recipe(stages=stages)
+
+
+def test_each_stage_that_regresses_needs_pairs_of_the_part() -> None:
+    adm = {"regression": {"batch_size": 300, "own_share": 1.0}}
+    with pytest.raises(DataError, match=r"fewer than the 300 of a batch; set adm\.regression\.own_share lower"):
+        planned(images="a" * 64, stages=["dm", "adm"], adm=adm)
+    planned(adm=adm)

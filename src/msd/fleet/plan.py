@@ -23,7 +23,7 @@ from msd.fleet.jobs import START, Job, PairsTask, Resources, StageTask, TrainTas
 from msd.fleet.queue import queue
 from msd.fleet.starts import check_start
 from msd.networks.shrink import smaller_config
-from msd.recipe import MAIN_ROW, RANDOM, ROW_PREFIX, STUDENT, TEACHER, Recipe, StageSection
+from msd.recipe import MAIN_ROW, RANDOM, ROW_PREFIX, STUDENT, TEACHER, MatchingSection, Recipe, StageSection
 from msd.recipe import Row as RowRules
 
 
@@ -264,14 +264,17 @@ class _Planner:
 
     def _check_pairs(self, recipe: Recipe, partition: Partition, part: int) -> None:
         """Fail before any training when a part would have too few pairs of its own for a batch."""
-        regression, num_pairs = recipe.dm.regression, recipe.pairs.num_pairs
-        own, expected = round(regression.own_share * regression.batch_size), partition.part_prior[part] * num_pairs
-        regresses = any(getattr(one, "regression", None) is not None for _, one in recipe.stage_settings())
-        if regresses and regression.weight > 0 and not regression.with_replacement and expected < own:
-            raise DataError(
-                f"part {part} will have about {expected:.0f} pairs of its own, fewer than the {own} of a batch; "
-                "set dm.regression.own_share lower, or pairs.num_pairs higher."
-            )
+        expected = partition.part_prior[part] * recipe.pairs.num_pairs
+        for name, settings in recipe.stage_settings():
+            if not isinstance(settings, MatchingSection) or not settings.needs_pairs:
+                continue
+            regression = settings.regression
+            own = round(regression.own_share * regression.batch_size)
+            if not regression.with_replacement and expected < own:
+                raise DataError(
+                    f"part {part} will have about {expected:.0f} pairs of its own, fewer than the {own} of a batch; "
+                    f"set {name}.regression.own_share lower, or pairs.num_pairs higher."
+                )
 
 
 def pretrain_job(recipe: Recipe, data_hash: str) -> Job:

@@ -18,7 +18,7 @@ from msd.fleet.starts import read_start
 from msd.networks.build import config_of
 from msd.networks.folder import load_denoiser, save_denoiser
 from msd.reading import Kind, Stored, read_model, set_aside
-from msd.recipe import STUDENT, TEACHER, NetworkSection, section_of
+from msd.recipe import STUDENT, TEACHER, DataSection, NetworkSection, section_of
 from msd.run import AGAIN
 from msd.stages.materials import Materials
 from msd.stages.table import STAGES
@@ -125,7 +125,7 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
     if task.teacher is None:
         if job.data is None:
             raise DataError(f"{folder} trains a teacher and names no images; give the command that made it again.")
-        images = _images(job, task)
+        images = _images(job.data, task)
         network = NetworkSection.model_validate(task.network)
         facts = {
             "role": TEACHER,
@@ -151,7 +151,7 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
         partition=partition,
         part=part,
         pairs=load_pairs(result_folder(folder.parent / job.needs["pairs"])) if "pairs" in job.needs else None,
-        images=_images(job, task) if job.data else None,
+        images=_images(job.data, task) if job.data else None,
         critic=task.critic,
     )
     facts = {
@@ -166,12 +166,11 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
     return materials, facts
 
 
-def _images(job: Job, task: TrainTask) -> ImageSet:
+def _images(data: DataSection, task: TrainTask) -> ImageSet:
     from msd.data.images import load_images  # only here: most students are made without any real image
 
-    assert job.data is not None
-    images = load_images(job.data)
-    check_content("data", job.data.source, images.hash, task.data)
+    images = load_images(data)
+    check_content("data", data.source, images.hash, task.data)
     return images
 
 

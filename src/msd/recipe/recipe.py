@@ -107,8 +107,13 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
-        for name in ("dm", "adm"):
-            self._check_regression(name, getattr(self, name))
+        for name, settings in self.stage_settings():
+            if isinstance(settings, MatchingSection):
+                self._check_regression(name, settings)
+        if "tsm" in self.stages and (self.stages[0] != "tsm" or len(self.stages) == 1):
+            raise ValueError(
+                "tsm only gives a student its start: it must be the first of stages, with one after it, as in [tsm, dm]"
+            )
         regression = self.dm.regression
         if regression.head_start > 0 and regression.weight == 0:
             raise ValueError("dm.regression.head_start needs dm.regression.weight above 0; set both or neither")
@@ -128,10 +133,9 @@ class Recipe(Section):
         return self
 
     def _check_regression(self, name: str, settings: MatchingSection) -> None:
-        """Of a stage that the recipe's students go through: a batch of pairs must not be larger than their set."""
+        """A batch of pairs must not be larger than their set."""
         regression, num_pairs = settings.regression, self.pairs.num_pairs
-        is_used = name in self.stages or name == "dm"
-        if is_used and regression.weight > 0 and regression.batch_size > num_pairs and not regression.with_replacement:
+        if regression.weight > 0 and regression.batch_size > num_pairs and not regression.with_replacement:
             raise ValueError(
                 f"{name}.regression.batch_size {regression.batch_size} is larger than pairs.num_pairs {num_pairs}; "
                 f"make more pairs, or set {name}.regression.with_replacement=true"
