@@ -12,10 +12,11 @@ from msd import checks
 from msd.errors import RecipeError
 from msd.reading import Broken, Kind, clause, fitted
 from msd.reading_yaml import parse_yaml, read_yaml
+from msd.recipe.baselines import BASELINES, DEFAULT_ROWS, normal_rows
 from msd.recipe.messages import nearest
 from msd.recipe.overrides import anchor, flattened, set_value
 from msd.recipe.recipe import NOT_IDENTITY, Recipe, build
-from msd.recipe.rows import DEFAULT_ROWS
+from msd.recipe.rows import BASELINE
 
 PACKAGED = Path(__file__).parent.parent / "recipes"
 
@@ -114,14 +115,15 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 
 def _apply_to_row(content: dict[str, Any], name: str, key: str, value: Any) -> None:
-    """Change or add one row; the others stay, also those that are there by default. A row's own keys are dotted."""
-    rows = content.setdefault("rows", copy.deepcopy(DEFAULT_ROWS))
-    if not isinstance(rows, dict):
-        raise RecipeError("rows is not a mapping of names to what each row changes; see `msd recipes NAME`.")
+    """Change or add one row; the others stay, also those that are there by default. A row's own keys are dotted.
+
+    A key of a baseline that is no row yet goes on that baseline.
+    """
+    rows = content["rows"] = normal_rows(content.get("rows", DEFAULT_ROWS))
     if not key:
         rows[name] = value
         return
-    row = rows.get(name) or {}
+    row = rows.get(name, {BASELINE: name} if name in BASELINES else {})
     if not isinstance(row, dict):
         raise RecipeError(f"rows.{name} is not a mapping of what the row changes; see `msd recipes NAME`.")
     rows[name] = flattened(row) | flattened({key: value})

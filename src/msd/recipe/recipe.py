@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -12,9 +13,10 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from msd import checks
 from msd.errors import RecipeError
 from msd.files import sha256_json
+from msd.recipe.baselines import BASELINES, DEFAULT_ROWS, baseline_named, normal_rows
 from msd.recipe.messages import nearest, sentence
-from msd.recipe.overrides import flattened, set_value
-from msd.recipe.rows import DEFAULT_ROWS, MAIN_ROW, NAME_PATTERN, Row, check_sources, own_overrides, read_row
+from msd.recipe.overrides import set_value
+from msd.recipe.rows import BASELINE, MAIN_ROW, NAME_PATTERN, Row, check_sources, own_overrides, read_row
 from msd.recipe.sections import (
     DataSection,
     EvaluationSection,
@@ -33,6 +35,8 @@ NOT_IDENTITY = {"summary", "cost", "expected", "device", "evaluation", "fleet", 
 """What may change between two invocations on one run's folder."""
 LONE = "lone"
 """Validation context of a row's recipe that stands alone: the row its pairs come from is not in it."""
+UNFINISHED = "unfinished"
+"""Validation context of a recipe that is still to be changed: its sections are checked, not what they make together."""
 
 
 class Recipe(Section):
@@ -65,10 +69,11 @@ class Recipe(Section):
     dm: DMSection = DMSection()
     adm: ADMSection = ADMSection()
     rows: dict[str, dict[str, Any]] = Field(default=DEFAULT_ROWS, validate_default=True)
-    """Students for comparison: a row's name, then what it changes in this recipe (dotted keys of partition, pairs, student,
-    stages and the stages' sections), what it holds `equal` with the recipe's own cohort (updates-per-student, total-updates
-    or total-images), its `batch` (whole, or share: a K-th) and a `note`. Default: a single student, at equal updates and at
-    the cohort's total; {} for none."""
+    """Students for comparison: a list of baselines by name ([single, dmd]; docs/baselines.md has them all), or a mapping of
+    each row to what it changes in this recipe (dotted keys of partition, pairs, student, stages and the stages' sections),
+    what it holds `equal` with the recipe's own cohort (updates-per-student, total-updates or total-images), its `batch`
+    (whole, or share: a K-th), a `note`, and the `baseline` on which all this goes; {} is the baseline of the row's own name.
+    Default: a single student, at equal updates and at the cohort's total; [] for none."""
     evaluation: EvaluationSection = EvaluationSection()
     fleet: FleetSection = FleetSection()
 
@@ -96,17 +101,15 @@ class Recipe(Section):
                 )
         return value
 
-    @field_validator("rows")
+    @field_validator("rows", mode="before")
     @classmethod
-    def _flat_rows(cls, rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        flat = {}
-        for name, values in rows.items():
-            with _prefixed(f"rows.{name}: "):
-                flat[name] = flattened(values)
-        return flat
+    def _normal_rows(cls, rows: Any) -> Any:
+        return normal_rows(rows)
 
     @model_validator(mode="after")
-    def _possible(self) -> Recipe:
+    def _possible(self, info: ValidationInfo) -> Recipe:
+        if (info.context or {}).get(UNFINISHED):
+            return self
         for name, settings in self.stage_settings():
             if isinstance(settings, MatchingSection):
                 self._check_regression(name, settings)
@@ -148,7 +151,7 @@ class Recipe(Section):
             with _prefixed(f"rows.{name}: "):
                 sources[name] = self.variant(self.row(name).overrides).needed_rows()
         if not (info.context or {}).get(LONE):
-            check_sources(sources)
+            check_sources(sources, BASELINES)
         return self
 
     def needed_rows(self) -> dict[str, str]:
@@ -158,21 +161,39 @@ class Recipe(Section):
         return needed | ({"student.start": start.removeprefix(ROW_PREFIX)} if start.startswith(ROW_PREFIX) else {})
 
     def row(self, name: str) -> Row:
-        """One of `rows`, read: its overrides, and how it is compared with the cohort. Raises RecipeError."""
+        """One of `rows`, read: its overrides, its baseline's among them, and how it is compared. Raises RecipeError."""
         checks.choice(name, self.rows, "row", error=RecipeError)
-        return read_row(name, self.rows[name], tuple(type(self).model_fields))
+        values = self.rows[name]
+        if BASELINE in values:
+            baseline = baseline_named(values[BASELINE])
+            values = {"equal": baseline.equal, "note": baseline.note, **values}
+        row = read_row(name, values, tuple(type(self).model_fields))
+        return replace(row, overrides=self._on_baseline(values))
 
     def variant(self, overrides: Mapping[str, Any]) -> Recipe:
-        """The recipe of a row (its dotted `overrides`; keys like `equal` are not among them and are left out). It has no
-        rows.
+        """The recipe of a row (its dotted `overrides`, on its `baseline` if it has one; keys like `equal` are left out). It
+        has no rows.
 
         Raises RecipeError.
         """
         checks.instance(overrides, Mapping, "overrides", "give dotted keys with their values", error=RecipeError)
+        return build(self._changed(self._on_baseline(overrides)), lone=True)
+
+    def _on_baseline(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A row's dotted overrides, its baseline's among them: where both set a key, the row's own counts."""
+        own = own_overrides(values)
+        if BASELINE not in values:
+            return own
+        # A baseline follows the row's own keys: the critic's rate is that of the student, whoever sets it.
+        given = build(self._changed(own), lone=True, unfinished=True)
+        return baseline_named(values[BASELINE]).overrides(given) | own
+
+    def _changed(self, overrides: dict[str, Any]) -> dict[str, Any]:
+        """The plain values of a row's recipe."""
         content = self.model_dump(mode="json") | {"rows": {}}
-        for key, value in self._without_file(own_overrides(overrides)).items():
+        for key, value in self._without_file(dict(overrides)).items():
             set_value(content, key, value)
-        return build(content, lone=True)
+        return content
 
     def _without_file(self, changes: dict[str, Any]) -> dict[str, Any]:
         """A row of one part, or of another method, leaves the recipe's partition file behind."""
@@ -212,13 +233,14 @@ def section_of(stage: str) -> type[StageSection]:
     return field.annotation
 
 
-def build(content: Mapping[str, Any], lone: bool = False) -> Recipe:
+def build(content: Mapping[str, Any], lone: bool = False, unfinished: bool = False) -> Recipe:
     """A Recipe from plain values. Raises RecipeError with one sentence for the first thing that is wrong.
 
-    `lone` is for the recipe of one row, whose pairs may come from a row that is not in it.
+    `lone` is for the recipe of one row, whose pairs may come from a row that is not in it; `unfinished` for one that is
+    still to be changed.
     """
     try:
-        return Recipe.model_validate(content, context={LONE: lone})
+        return Recipe.model_validate(content, context={LONE: lone, UNFINISHED: unfinished})
     except ValidationError as error:
         raise RecipeError(sentence(error, Recipe)) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -21,16 +21,9 @@ BatchRule = Literal["whole", "share"]
 
 ROW_KEYS = ("partition", "pairs", *STAGES, "student", "stages")
 """What a row may change: whatever decides its students. All else is the same for a whole table."""
-RESERVED = ("equal", "batch", "note")
-
-DEFAULT_ROWS: dict[str, dict[str, Any]] = {
-    "single": {"partition.num_parts": 1, "note": "one student"},
-    "single-equal-total": {
-        "partition.num_parts": 1,
-        "equal": "total-updates",
-        "note": "one student",
-    },
-}
+BASELINE = "baseline"
+"""The key of the named baseline (`baselines.py`) on which a row's other keys go."""
+RESERVED = (BASELINE, "equal", "batch", "note")
 
 
 @dataclass(frozen=True)
@@ -54,18 +47,20 @@ def own_overrides(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_row(name: str, values: Mapping[str, Any], recipe_keys: tuple[str, ...]) -> Row:
     """Check all of a row that can be checked without its recipe's values. Raises RecipeError."""
-    _check_name(name)
     overrides = own_overrides(values)
     for key in overrides:
         _check_key(key, recipe_keys)
     equal = _word("equal", values.get("equal", Row.equal), get_args(Equal))
     batch = _word("batch", values.get("batch", Row.batch), get_args(BatchRule))
-    _check_free(overrides, "num_updates", equal != Row.equal, f"equal: {equal} decides the number of updates itself")
-    _check_free(overrides, "batch_size", batch != Row.batch, f"batch: {batch} decides the batch sizes itself")
+    if equal != Row.equal:
+        _check_free(overrides, "num_updates", f"equal: {equal} decides the number of updates itself", f"equal: {Row.equal}")
+    if batch != Row.batch:
+        _check_free(overrides, "batch_size", f"batch: {batch} decides the batch sizes itself", f"batch: {Row.batch}")
     return Row(name, overrides, cast(Equal, equal), cast(BatchRule, batch), str(values.get("note") or ""))
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raises RecipeError for a name that no row can have."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise RecipeError(f"{name!r} cannot be a row's name; use letters, digits, dots, dashes and underscores.")
     if name == MAIN_ROW or name.startswith(TEACHER):
@@ -91,16 +86,17 @@ def _word(key: str, value: Any, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def _check_free(overrides: Mapping[str, Any], ending: str, decided: bool, reason: str) -> None:
-    """Refuse an override of a stage's `ending` where the row's rule decides that value."""
+def _check_free(overrides: Mapping[str, Any], ending: str, reason: str, otherwise: str) -> None:
+    """Refuse an override of a stage's `ending`, which the row's rule decides."""
     for key in overrides:
         steps = key.split(".")
-        if decided and steps[0] in STAGES and steps[-1] == ending:
-            raise RecipeError(f"{reason}, so {key} beside it would win nothing; remove one of the two.")
+        if steps[0] in STAGES and steps[-1] == ending:
+            raise RecipeError(f"{reason}, so {key} beside it would win nothing; remove it, or set {otherwise}.")
 
 
-def check_sources(sources: Mapping[str, Mapping[str, str]]) -> None:
-    """`sources` gives for each row, the recipe's own included, the rows that it waits for, each by the key that names it.
+def check_sources(sources: Mapping[str, Mapping[str, str]], named: Collection[str]) -> None:
+    """`sources` gives for each row, the recipe's own included, the rows that it waits for, each by the key that names it;
+    `named` are the rows that can be added by their name alone.
 
     Raises RecipeError where one is unknown, or where rows wait for each other in a circle.
     """
@@ -108,7 +104,9 @@ def check_sources(sources: Mapping[str, Mapping[str, str]]) -> None:
         for key, source in needed.items():
             if source not in sources:
                 where = "" if name == MAIN_ROW else f"rows.{name}: "
-                raise RecipeError(f"{where}{key}: there is no row {source!r}{nearest(source, [TEACHER, *sources])}")
+                known = nearest(source, [TEACHER, *sources])
+                advice = f", which is a baseline; add it with --set 'rows.{source}={{}}'." if source in named else known
+                raise RecipeError(f"{where}{key}: there is no row {source!r}{advice}")
     for name in sources:
         _refuse_circle((name,), sources)
 
