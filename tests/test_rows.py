@@ -66,8 +66,7 @@ def test_rows_of_equal_total_images() -> None:
 def test_set_reaches_into_rows() -> None:
     """--set changes or adds one row and leaves the others, also those that are there by default."""
     changed = load_recipe("digits", ["rows.single.dm.weight=0", "rows.pairs-only.dm.weight=0"])
-    assert changed.rows["single"]["partition.num_parts"] == 1
-    assert changed.rows["single"]["dm.weight"] == 0
+    assert changed.row("single").overrides == {"partition.num_parts": 1, "dm.weight": 0}
     assert changed.rows["pairs-only"] == {"dm.weight": 0}
     assert "single-equal-total" in changed.rows
     assert load_recipe("digits", ["rows={}"]).rows == {}

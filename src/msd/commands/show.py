@@ -11,14 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 from msd.commands.console import Output
-from msd.commands.tables import describe, job_table
+from msd.commands.streams import one_line
+from msd.commands.tables import Column, describe, fitted, job_table, with_note
 from msd.fleet.jobs import JOB, Job, read_status
 from msd.fleet.stored import StoredPlan
-from msd.recipe import SectionExplanation, explain, load_recipe, packaged_recipes
+from msd.recipe import BASELINES, Row, SectionExplanation, explain, load_recipe, packaged_recipes
 from msd.run import Run
 
 KEY_WIDTH = 28
 """Letters for a key's name, where the terminal has room for as much beside it."""
+ROW_COLUMNS = (
+    Column("row", "left", folds=True),
+    Column("what", "left", rank=1, folds=True),
+    Column("held equal", "left", rank=2, folds=True),
+    Column("changes", "left", folds=True),
+)
 
 
 def status(folder: Path, output: Output) -> dict[str, Any]:
@@ -57,13 +64,32 @@ def list_recipes(output: Output) -> list[dict[str, str]]:
 
 
 def show_recipe(name: str, output: Output) -> dict[str, Any]:
-    """Every key of one recipe: its value, whether the recipe gives it, and what it means. Raises RecipeError."""
+    """Every key of one recipe: its value, whether the recipe gives it, and what it means; and what each row of its table
+    changes. Raises RecipeError."""
     recipe = load_recipe(name)
-    sections = explain(recipe)
+    sections, rows = explain(recipe), [recipe.row(row) for row in recipe.rows]
     for section in sections:
         output.show(_section_table(section, output.width))
+    table = fitted("rows beside the cohort", ROW_COLUMNS, [_row_line(row) for row in rows], output.width)
+    others = ", ".join(name for name in BASELINES if name not in recipe.rows)
+    output.show(with_note(table, f"rows can also name: {others} (docs/baselines.md)" if others else None))
     keys = [asdict(key) for section in sections for key in section.keys]
-    return {"name": recipe.name, "keys": {key.pop("key"): key for key in keys}}
+    return {
+        "name": recipe.name,
+        "keys": {key.pop("key"): key for key in keys},
+        "rows": {row.pop("name"): row for row in map(asdict, rows)},
+    }
+
+
+def _row_line(row: Row) -> tuple[str, str, str, str]:
+    changes = [f"{key}: {_short(value)}" for key, value in row.overrides.items()]
+    rule = [] if row.batch == Row.batch else [f"batch: {row.batch}"]
+    return row.name, row.note, row.equal, one_line(", ".join([*changes, *rule]))
+
+
+def _short(value: Any) -> str:
+    """Four digits of a number that was computed: enough to know it by."""
+    return f"{value:.4g}" if isinstance(value, float) else _value(value)
 
 
 def _section_table(section: SectionExplanation, width: int) -> Table:

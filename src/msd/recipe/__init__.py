@@ -3,6 +3,7 @@
 Unknown keys, wrong types and impossible combinations fail here, before any weight is loaded, with the nearest valid name.
 """
 
+from msd.recipe.baselines import BASELINES, Baseline
 from msd.recipe.documentation import Explanation, SectionExplanation, explain
 from msd.recipe.loading import load_recipe, packaged_recipes, restored, revised, validate
 from msd.recipe.recipe import Recipe, section_of
@@ -48,6 +49,7 @@ from msd.recipe.words import (
 )
 
 __all__ = [
+    "BASELINES",
     "CLASSIFIER",
     "DATA",
     "DIGITS",
@@ -62,6 +64,7 @@ __all__ = [
     "STUDENT",
     "TEACHER",
     "ADMSection",
+    "Baseline",
     "BatchRule",
     "DMSection",
     "DataSection",

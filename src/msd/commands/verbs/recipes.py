@@ -15,7 +15,7 @@ def recipes(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this recipe (a name or a path) whole.")] = None,
     output: Output,
 ) -> None:
-    """List the packaged recipes with cost and expected result, or explain every value of one.
+    """List the packaged recipes with cost and expected result, or explain every value of one and what each row changes.
 
     Example: msd recipes digits
     """
