@@ -162,11 +162,17 @@ def test_recipes_lists_cost_and_expectation() -> None:
 
 
 def test_recipes_explains_one_recipe() -> None:
-    keys = json.loads(msd("recipes", "digits", "--json").stdout)["keys"]
+    """Every key, and all that each row changes of them, a named one's too."""
+    explained = json.loads(msd("recipes", "digits", "--json").stdout)
+    keys = explained["keys"]
+    assert explained["rows"]["single"]["overrides"] == {"partition.num_parts": 1}
+    assert explained["rows"]["single-equal-total"]["equal"] == "total-updates"
     assert keys["student.sigma_init"]["value"] == 2.5
     assert keys["student.sigma_init"]["origin"] == "recipe"
     shown = msd("recipes", "digits").stdout
     assert all(key.rpartition(".")[2] in shown for key in keys)
+    assert "partition.num_parts: 1" in shown
+    assert "rows can also name: full-single, dmd, dmd2" in " ".join(shown.split())
     assert "did you mean digits?" in fails("recipes", "digit")
 
 

@@ -126,6 +126,43 @@ WHOLE = (
 )
 POSSIBLE = ("rows={'': {}}", "stages=[dm, dm]", "name=[b]", "dm.weight=0", "device=tpu", "network.block_out_channels=[]")
 """Some of which a recipe may come to allow; a plan of them is right if it is made."""
+ROWS = (
+    "rows=word",
+    "rows=null",
+    "rows=[dmdd]",
+    "rows=[single, single]",
+    "rows=[[single]]",
+    "rows=[{dmd: {}}]",
+    "rows=[null]",
+    "rows=[true]",
+    "rows=[cohort]",
+    "rows=['../x']",
+    "rows=[dmd, [bold]]",
+    "rows={a: null}",
+    "rows={a: {partition: {}}}",
+    "rows={a: {baseline: nothing}}",
+    "rows={a: {baseline: null}}",
+    "rows={a: {baseline: [dmd]}}",
+    "rows={a: {baseline: {of: dmd}}}",
+    "rows={a: {baseline: dmd, surprise: 1}}",
+    "rows={a: {baseline: dmd, dm: 3}}",
+    "rows={a: {baseline: dmd, dm.learning_rate: nan}}",
+    "rows={a: {baseline: dmd, dm.weight: 0, dm.regression.weight: 0}}",
+    "rows={a: {baseline: dmd, stages: [tsm]}}",
+    "rows={a: {baseline: full-single, dm.num_updates: 3}}",
+    "rows={a: {baseline: post-distilled, dm.num_updates: many}}",
+    "rows={full-single: {student.start: 'row:pruned'}, pruned: {baseline: pruned, student.reduce: 0.4}}",
+    "rows=[dmd2]",
+    "rows=[post-distilled]",
+    "rows=[pruned]",
+    "rows=[full-single, pruned]",
+    "rows=[small-random]",
+    "rows.dmd=3",
+    "rows.dmd.dm.nothing=1",
+    "rows.cohort.baseline=dmd",
+    "rows.x.baseline=",
+)
+"""Rows and baselines that no recipe of the DM stage and students of the teacher's size can have."""
 PROTECTED = (
     "seed=3",
     "partition.num_parts=3",
@@ -157,6 +194,8 @@ def cases(world: World) -> Iterator[Case]:
         yield _case("plan", f"{key}=1")
     for setting in WHOLE:
         yield _case("partition", setting, EITHER if setting in POSSIBLE else ERROR)
+    for setting in ROWS:
+        yield _case("plan", setting)
     for setting in ("", "=", "=1", "dm.weight", "dm.weight=" + "[" * 20_000, "dm.weight=" + "9" * 5000, f"a={laughs()}"):
         yield _case("plan", setting)
     for setting in PROTECTED:

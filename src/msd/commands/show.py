@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from msd.commands.tables import Column, describe, fitted, job_table, with_note
 from msd.fleet.jobs import JOB, Job, read_status
 from msd.fleet.stored import StoredPlan
 from msd.recipe import BASELINES, Row, SectionExplanation, explain, load_recipe, packaged_recipes
+from msd.recipe.overrides import flattened
 from msd.run import Run
 
 KEY_WIDTH = 28
@@ -70,7 +72,8 @@ def show_recipe(name: str, output: Output) -> dict[str, Any]:
     sections, rows = explain(recipe), [recipe.row(row) for row in recipe.rows]
     for section in sections:
         output.show(_section_table(section, output.width))
-    table = fitted("rows beside the cohort", ROW_COLUMNS, [_row_line(row) for row in rows], output.width)
+    own = flattened(recipe.model_dump(mode="json"))
+    table = fitted("rows beside the cohort", ROW_COLUMNS, [_row_line(row, own) for row in rows], output.width)
     others = ", ".join(name for name in BASELINES if name not in recipe.rows)
     output.show(with_note(table, f"rows can also name: {others} (docs/baselines.md)" if others else None))
     keys = [asdict(key) for section in sections for key in section.keys]
@@ -81,8 +84,9 @@ def show_recipe(name: str, output: Output) -> dict[str, Any]:
     }
 
 
-def _row_line(row: Row) -> tuple[str, str, str, str]:
-    changes = [f"{key}: {_short(value)}" for key, value in row.overrides.items()]
+def _row_line(row: Row, own: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """`own` are the recipe's values: what a row sets to the same is no change."""
+    changes = [f"{key}: {_short(value)}" for key, value in row.overrides.items() if own.get(key, row) != value]
     rule = [] if row.batch == Row.batch else [f"batch: {row.batch}"]
     return row.name, row.note, row.equal, one_line(", ".join([*changes, *rule]))
 

@@ -181,7 +181,7 @@ BASELINES: dict[str, Baseline] = {
     "paper-dm": Baseline("students of the teacher's size, as MSD does it: DM", f"{MSD}; DMD", _paper_dm),
     "paper-adm": Baseline("students of the teacher's size, as MSD does it: DM, ADM", f"{MSD}; DMD, DMD2", _paper_adm),
     "post-distilled": Baseline(
-        f"students regressed on {FULL_SINGLE}'s samples, as long as all stages", MSD, _post_distilled
+        f"students regressed on {FULL_SINGLE}'s samples, for all stages' updates", MSD, _post_distilled
     ),
     "pruned": Baseline(f"{FULL_SINGLE} made smaller, then trained on", "asked for by MSD's reviewers", _pruned),
     "small-random": Baseline("students that start from nobody's weights", MSD, _small_random),
