@@ -20,10 +20,10 @@ SCHEMA = 2
 Row = Mapping[str, Any]
 
 EXPLANATIONS = {
-    "updates-per-student": "each student takes as many updates, at the same batch, as a student of the main row, in each stage "
-    "that both have",
-    "total-updates": "all students of the row together take as many updates as all students of the main row, in each stage "
-    "that both have",
+    "updates-per-student": "each student takes as many updates, at the same batch, as a student of the main row, in each "
+    "stage that both have",
+    "total-updates": "all students of the row together take as many updates as all students of the main row, in each "
+    "stage that both have",
     "total-images": "all students of the row together see as many images in training as all students of the main row",
 }
 """What a row may hold equal with the main row, for the reader of a table."""
