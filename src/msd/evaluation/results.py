@@ -64,6 +64,14 @@ _Milliseconds = dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[fl
 """By size of request."""
 
 
+class StageNotes(Notes):
+    """A stage of a row's first student, or of what it started from."""
+
+    stage: str
+    num_updates: int
+    batch_size: int
+
+
 class _RowNotes(Notes):
     kind: Literal["teacher", "students"]
     note: str | None = None
@@ -80,6 +88,12 @@ class _RowNotes(Notes):
     num_samples: int | None = None
     num_students: int | None = None
     num_updates: int | None = None
+    num_parameters_per_request: int | None = None
+    stages: tuple[StageNotes, ...] = ()
+    lineage: str | None = None
+    training_flops: int | None = None
+    cohort_parameters: int | None = None
+    cohort_bytes: int | None = None
     latency_ms: _Milliseconds | None = None
     training_seconds: float | None = None
     training_wall_seconds: float | None = None

@@ -10,6 +10,9 @@ from msd.evaluation.pictures import number
 from msd.evaluation.results import Row, batch_sizes, description, latencies, other_metrics
 
 
+PER_REQUEST = "num_parameters_per_request"
+
+
 @dataclass(frozen=True)
 class Column:
     group: str
@@ -39,7 +42,8 @@ def table(rows: Mapping[str, Row], main: str, metric: str, colours: Mapping[str,
 
 
 def _columns(rows: Mapping[str, Row], metric: str) -> list[Column]:
-    quality, cost, training = "quality", "cost of a request", "training, all students"
+    quality, cost, training, disk = "quality", "cost of a request", "training, all students", "on disk, all students"
+    flops, small, all_small = (_unit(rows, name) for name in ("training_flops", PER_REQUEST, "cohort_parameters"))
     columns = [
         Column(quality, f"{metric}\u00a0↓", "", _field("frechet_distance"), number, min),
         *(Column(quality, f"{name}\u00a0↓", "", _other(name), number, min) for name in other_metrics(rows)),
@@ -50,18 +54,57 @@ def _columns(rows: Mapping[str, Row], metric: str) -> list[Column]:
         Column(quality, "samples", "", _field("num_samples"), _whole),
         Column(cost, "network evals", "", _field("num_function_evaluations"), _whole),
         *(Column(cost, f"batch {size}", "ms", _latency(size)) for size in batch_sizes(rows)),
-        Column(cost, "param\u00adeters", "\u00d7 10³", _field("num_parameters_per_request", 1e-3), _whole),
+        Column(cost, "param\u00adeters", f"\u00d7 {small.power}", _field(PER_REQUEST, 1 / small.size), small.show),
         Column(cost, "peak memory", "MiB", _field("peak_memory_mib")),
         Column(training, "updates", "", _field("total_updates"), _whole),
         Column(training, "images", "\u00d7 10³", _field("total_images", 1e-3), _whole),
+        Column(training, "compute", f"{flops.prefix}FLOP", _field("training_flops", 1 / flops.size)),
         Column(training, "time", "s", _field("training_seconds"), _whole),
+        Column(
+            disk,
+            "param\u00adeters",
+            f"\u00d7 {all_small.power}",
+            _field("cohort_parameters", 1 / all_small.size),
+            all_small.show,
+        ),
+        Column(disk, "size", "MiB", _field("cohort_bytes", 1 / 2**20)),
     ]
-    # The same batch everywhere: the images tell nothing that the updates do not.
-    same_batch = len({row.get("batch_size") for row in rows.values() if row["kind"] == "students"}) <= 1
+    # The same batch everywhere, in every stage: the images tell nothing that the updates do not.
+    same_batch = len(set().union(*(_batches(row) for row in rows.values() if row["kind"] == "students"))) <= 1
     # One number of samples for all rows is said once, above the table.
     same_samples = len({row.get("num_samples") for row in rows.values()}) <= 1
     idle = {"images"} if same_batch else set()
     return [column for column in columns if column.title not in idle | ({"samples"} if same_samples else set())]
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """In what large numbers are counted, so that the largest of a column has at most four digits before its point."""
+
+    size: float
+    prefix: str
+    power: str
+
+    def show(self, value: float | None) -> str:
+        return number(value, 0) if self == UNITS[0] else number(value)
+
+
+UNITS = (
+    _Unit(1e3, "k", "10³"),
+    _Unit(1e6, "M", "10⁶"),
+    _Unit(1e9, "G", "10⁹"),
+    _Unit(1e12, "T", "10¹²"),
+    _Unit(1e15, "P", "10¹⁵"),
+)
+
+
+def _unit(rows: Mapping[str, Row], field: str) -> _Unit:
+    most = max((row.get(field) or 0 for row in rows.values()), default=0)
+    return next((unit for unit in UNITS if most < 1e4 * unit.size), UNITS[-1])
+
+
+def _batches(row: Row) -> set[int | None]:
+    return {row.get("batch_size"), *(stage["batch_size"] for stage in row.get("stages") or ())}
 
 
 def _best(column: Column, rows: Mapping[str, Row]) -> float | None:

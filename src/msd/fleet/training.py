@@ -27,6 +27,7 @@ from msd.training.bundle import Bundle
 from msd.training.checkpoint import Checkpoints, refuse_non_finite
 from msd.training.engine import Engine
 from msd.training.loop import steps
+from msd.training.passes import stage_flops
 from msd.training.records import RecordFile
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class _Finished(Stored):
     stage: str
     num_updates: int
     seed: int
+    num_flops: int | None = None
+    """Floating-point operations of its steps; None of one that ended before they were counted."""
 
 
 def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Progress) -> None:
@@ -59,10 +62,11 @@ def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Pro
             history.append(finished.model_dump())
         else:
             stage = STAGES[planned.name](settings, materials)
-            clear = _run(stage, place, job, task, engine, progress, done)
+            clear, num_steps = _run(stage, place, job, task, engine, progress, done)
             bundle = Bundle({name: role.weights() for name, role in stage.roles.items()})
             updates = stage.roles[stage.delivers].num_updates
-            history.append({"stage": planned.name, "num_updates": updates, "seed": task.seed})
+            flops = stage_flops(stage, num_steps) if engine.is_main else None
+            history.append({"stage": planned.name, "num_updates": updates, "seed": task.seed, "num_flops": flops})
             if engine.is_main and index == len(task.stages) - 1:
                 with replacing_folder(result_folder(folder)) as result:
                     (result / stage.delivers).mkdir()
@@ -92,8 +96,11 @@ def _finished(place: Path) -> _Finished | None:
 
 def _run(
     stage: Stage, place: Path, job: Job, task: TrainTask, engine: Engine, progress: Progress, base: int
-) -> Callable[[], None]:
-    """Restore, cut, run, flush, save, for every stage. Returns what removes its checkpoints once its result is kept."""
+) -> tuple[Callable[[], None], int]:
+    """Restore, cut, run, flush, save, for every stage.
+
+    Returns what removes its checkpoints once its result is kept, and how many steps it had, which may end it early.
+    """
     checkpoints = Checkpoints(place / CHECKPOINTS, {"task": task.hash, "stage": place.name})
     records = RecordFile(place / "records.jsonl")
     start = checkpoints.restore(stage)
@@ -101,7 +108,9 @@ def _run(
     if engine.is_main:
         records.cut(start)
     progress.begin(base + start, stage.name)
+    taken = start
     for step, record in steps(stage, engine, task.seed, start=start):
+        taken = step
         last = step == stage.num_steps
         listening = engine.slice.num_ranks == 1 or step % LISTEN_EVERY == 0
         stopping = listening and engine.any_rank(bool(progress.stop)) and not last
@@ -117,7 +126,7 @@ def _run(
     refuse_non_finite(stage, stage.num_steps)
     if engine.is_main:
         records.flush()
-    return checkpoints.clear if engine.is_main else lambda: None
+    return (checkpoints.clear if engine.is_main else lambda: None), taken
 
 
 def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Materials, dict[str, Any]]:
