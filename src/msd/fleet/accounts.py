@@ -82,13 +82,12 @@ def descent(trainings: Sequence[Job]) -> str:
     """
     *before, own = trainings
     task = _task(own)
-    share = "" if task.reduce is None else f", about {task.reduce:.0%} fewer parameters"
     if task.weights == RANDOM:
-        return f"random weights{share}"
-    if before and all(section_of(stage.name).prepares for stage in _task(before[-1]).stages) and not share:
+        return "random weights"
+    if before and all(section_of(stage.name).prepares for stage in _task(before[-1]).stages) and not task.reduce:
         return descent(before)
     whose = "a saved student" if own.start else f"the student {before[-1].name}" if before else f"the {TEACHER}"
-    return f"slices of {whose}{share}" if share else whose
+    return f"slices of {whose}" if task.reduce else whose
 
 
 def _task(job: Job) -> TrainTask:

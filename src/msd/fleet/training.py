@@ -12,11 +12,10 @@ from msd.conditions.partition import Partition
 from msd.data.pairs import load_pairs
 from msd.errors import DataError, RunError
 from msd.files import replacing, replacing_folder, write_json
-from msd.fleet.jobs import BUNDLE, CHECKPOINTS, START, Job, TrainTask, check_content, read_result, result_folder, seal_result
+from msd.fleet.begin import begin
+from msd.fleet.jobs import BUNDLE, CHECKPOINTS, Job, TrainTask, check_content, result_folder, seal_result
 from msd.fleet.progress import Progress, StopRequested
-from msd.fleet.starts import read_start
-from msd.networks.build import config_of
-from msd.networks.folder import load_denoiser, save_denoiser
+from msd.networks.folder import save_denoiser
 from msd.reading import Kind, Stored, read_model, set_aside
 from msd.recipe import STUDENT, TEACHER, DataSection, NetworkSection, section_of
 from msd.run import AGAIN
@@ -32,7 +31,6 @@ from msd.training.records import RecordFile
 
 if TYPE_CHECKING:
     from msd.data.images import ImageSet
-    from msd.diffusion.denoiser import Denoiser
     from msd.training.loop import Stage
 
 LISTEN_EVERY = 5
@@ -149,7 +147,7 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
     teacher = load_teacher(job.teacher or "", engine.device)
     check_content("teacher", job.teacher, teacher.hash, task.teacher)
     partition, part = Partition.from_json(task.partition, source=str(folder)), task.part or 0
-    start, bundle, lineage = _start(job, task, folder, teacher.denoiser)
+    start, bundle, lineage = begin(job, task, folder, teacher.denoiser)
     materials = Materials(
         engine,
         task.seed,
@@ -181,26 +179,3 @@ def _images(data: DataSection, task: TrainTask) -> ImageSet:
     images = load_images(data)
     check_content("data", data.source, images.hash, task.data)
     return images
-
-
-def _start(job: Job, task: TrainTask, folder: Path, teacher: Denoiser) -> tuple[Denoiser, Bundle, list[str]]:
-    """The student's network as its first stage finds it, what was handed on with it, and from whom it descends."""
-    start, bundle, lineage = teacher, Bundle(), [TEACHER]
-    place = folder.parent / job.needs[START] if START in job.needs else Path(job.start) if job.start else None
-    if place is not None:
-        found = read_start(place)
-        content = (read_result(place) or {}).get("task", "") if START in job.needs else found.hash
-        check_content("start", str(place), content, task.start)
-        start = load_denoiser(found.student, next(teacher.parameters()).device)
-        lineage = [*found.facts.get("lineage", (TEACHER,)), found.hash]
-        bundle = Bundle.load(found.bundle) if found.bundle else bundle
-    if task.weights == "random" or task.reduce:
-        from msd.networks.inherit import fresh, inherit
-        from msd.networks.shrink import smaller_config
-
-        # What was handed on belongs to the whole network.
-        bundle, config = Bundle(), smaller_config(config_of(start), task.reduce or 0.0).config
-        start = fresh(start, config, task.seed) if task.weights == "random" else inherit(start, config)
-    start = start.copy()
-    start.spec = replace(start.spec, sigma_init=task.sigma_init)
-    return start, bundle, lineage
