@@ -61,8 +61,8 @@ def test_a_shared_start_counts_once(tmp_path: Path) -> None:
     assert (found["num_students"], found["start"], found["batch_size"]) == (2, "tsm", 4)
     assert found["training_seconds"] == 30.0
     assert found["stages"] == [
-        {"stage": "tsm", "num_updates": 30, "batch_size": 10},
-        {"stage": "dm", "num_updates": 20, "batch_size": 4},
+        {"stage": "tsm", "num_updates": 30, "batch_size": 10, "own": True},
+        {"stage": "dm", "num_updates": 20, "batch_size": 4, "own": True},
     ]
     single = (student_folder(tmp_path / keys[0]) / "diffusion_pytorch_model.safetensors").stat().st_size
     assert found["cohort_bytes"] == 2 * single
@@ -101,6 +101,7 @@ def test_a_lineage_is_said_in_words(tmp_path: Path) -> None:
     assert lineage(trained(tmp_path, "on", 0, (DM, 20), needs={START: whole})) == "the student single"
     pruned = trained(tmp_path, "pruned", 0, (DM, 20), needs={START: whole}, reduce=0.42)
     assert lineage(pruned) == "slices of the student single"
+    assert [stage["own"] for stage in account(tmp_path, row(pruned))["stages"]] == [False, True]
     assert lineage(trained(tmp_path, "saved", 0, (DM, 20), start="elsewhere")) == "a saved student"
 
 

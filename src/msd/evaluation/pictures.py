@@ -164,7 +164,10 @@ def curve_svg(points: Sequence[tuple[float, float]], limits: tuple[float, float]
     axes.set_yscale("log")
     axes.set_ylim(*limits)
     decades = math.log10(limits[1] / limits[0])
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 1.6 else (1.0, 2.0, 5.0), numticks=6))
+    if decades < 1:  # too few powers of ten for matplotlib, which then writes every tenth
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+    else:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 1.6 else (1.0, 2.0, 5.0), numticks=6))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="y", which="minor", length=0)
@@ -172,6 +175,20 @@ def curve_svg(points: Sequence[tuple[float, float]], limits: tuple[float, float]
     axes.grid(color=RULE, linewidth=0.6)
     axes.spines["bottom"].set_visible(True)
     return _svg(figure, label)
+
+
+def start_svg(starts: Mapping[str, tuple[Sequence[float], Sequence[float | None]]], colours: Mapping[str, str]) -> str:
+    """Curves of (noise level, loss), one a table row, both axes logarithmic; a loss of 0 or None is not drawn."""
+    figure, axes = _chart(5.6, 2.5)
+    for name, (sigmas, losses) in starts.items():
+        points = [(sigma, loss) for sigma, loss in zip(sigmas, losses, strict=True) if loss]
+        axes.plot(*zip(*points, strict=True), "o-", markersize=3.5, linewidth=1.6, color=colours[name]) if points else None
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.grid(color=RULE, linewidth=0.6)
+    axes.spines["bottom"].set_visible(True)
+    axes.set_xlabel("noise level, log scale")
+    return _svg(figure, "loss of each row's start by noise level")
 
 
 def part_charts(

@@ -26,11 +26,14 @@ from msd.evaluation.results import (
     latencies,
     named_row,
 )
-from msd.evaluation.table import table
+from msd.evaluation.students import students_section
+from msd.evaluation.table import size_share, table
 from msd.files import write_json, write_text
 
 PAGE, METRICS = "index.html", "metrics.json"
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+TEMPLATES = tuple(sorted(Path(__file__).parent.glob("report*.html.j2")))
+"""The page's, and those that it takes in."""
 MOST_HERO_BASELINES = 2
 """At the top of the page there is room for the reference, the main row and this many of the baselines, the first ones."""
 
@@ -98,6 +101,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "extremes": extremes(prior := partition.get("prior") or ()),
         "shares": [share(value) for value in prior],
         "table": table(rows, main, metric, colours),
+        **students_section(metrics, colours),
         "num_samples": f"{sizes[0]:,}" if len(sizes) == 1 and sizes[0] else None,
         "equalities": [(words, EXPLANATIONS.get(equal, "")) for equal, words in held.items()],
         "floors": [(f"{int(size):,}", number(value)) for size, value in floor.items()],
@@ -210,7 +214,7 @@ def _heroes(
     metrics = inputs.metrics
     rows: Mapping[str, Row] = metrics["rows"]
     main, reference = metrics["main"], metrics["reference"]
-    titles = {reference: "The teacher"}
+    titles, any_smaller = {reference: "The teacher"}, _differ_in_size(rows)
     for name in baseline_names(metrics)[:MOST_HERO_BASELINES]:
         titles[name] = _count(rows[name].get("num_students"))
     titles[main] = f"A cohort: {_count(inputs.partition_report['num_parts']).lower()}"
@@ -225,12 +229,14 @@ def _heroes(
             if len(images) == 10:
                 break
         row = rows[name]
-        timed = list(latencies(row).items())[:1]
+        timed, share = list(latencies(row).items())[:1], size_share(row, rows.get(reference, {}))
         facts = {
             "evaluations": number(row.get("num_function_evaluations"), 0),
             **{"ms an image" if batch == "1" else f"ms, batch {batch}": number(value) for batch, value in timed},
             (row.get("provenance") or {}).get("metric", "FD"): number(row.get("frechet_distance")),
         }
+        if share is not None and any_smaller:
+            facts["of the size"] = f"{share:.0%}"
         note = equality(row) or (row.get("note") or "" if row["kind"] == "teacher" else "")
         heroes.append({"name": name, "note": note, "title": titles[name], "images": images, "facts": facts})
         heroes[-1] |= {"colour": colours[name], "main": name == main}
@@ -247,7 +253,7 @@ def _samples(inputs: ReportInputs, owners: Mapping[int, int], classes: Sequence[
         result.append(
             {
                 "name": name,
-                "note": _evaluations(rows[name]),
+                "note": _evaluations(rows[name]) + _smaller(inputs.metrics, rows[name]),
                 "uri": pictures.png_data_uri(pictures.grid_image(pixels, inputs.num_grid_columns)),
                 "labels": [
                     {"label": classes[label], "colour": pictures.part_colour(owners.get(label, 0)) if name == main else None}
@@ -265,6 +271,16 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
 def _evaluations(row: Row) -> str:
     count = row.get("num_function_evaluations")
     return "" if count is None else f"{count:,} evaluation{'' if count == 1 else 's'}"
+
+
+def _differ_in_size(rows: Mapping[str, Row]) -> bool:
+    return len({row.get("num_parameters_per_request") for row in rows.values()} - {None}) > 1
+
+
+def _smaller(metrics: Mapping[str, Any], row: Row) -> str:
+    """Of a row whose students are smaller than the reference: its share of the size; else nothing."""
+    share = size_share(row, named_row(metrics, "reference"))
+    return f", {share:.0%} of the size" if share is not None and share < 0.995 else ""
 
 
 def _num_columns(num: int, most: int = 6) -> int:

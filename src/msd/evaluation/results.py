@@ -70,6 +70,18 @@ class StageNotes(Notes):
     stage: str
     num_updates: int
     batch_size: int
+    own: bool = True
+    """False of one that made the student which this one began as."""
+
+
+class StartNotes(Notes):
+    """What a row's students were before distillation (`starts.StartBench.measure`), or why nobody knows any more."""
+
+    sigmas: tuple[float, ...] = ()
+    losses: tuple[float | None, ...] = ()
+    frechet_distance: float | None = None
+    num_samples: int | None = None
+    note: str | None = None
 
 
 class _RowNotes(Notes):
@@ -91,6 +103,7 @@ class _RowNotes(Notes):
     num_parameters_per_request: int | None = None
     stages: tuple[StageNotes, ...] = ()
     lineage: str | None = None
+    start_quality: StartNotes | None = None
     training_flops: int | None = None
     cohort_parameters: int | None = None
     cohort_bytes: int | None = None

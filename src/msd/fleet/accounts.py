@@ -33,14 +33,19 @@ def account(jobs: Path, row: StoredRow) -> dict[str, Any]:
     timed = all(status.started for status in statuses)  # else a status was lost, and with it how long it took
     weights = [student_folder(jobs / key) / WEIGHTS for key in row.jobs]
     first = chains[0]
-    own = _task(first[-1])
+    own, ancestors = _task(first[-1]), _ancestors(first)
     return {
         "kind": "students",
         "note": row.note,
         "equal": row.equal,
         "num_students": len(row.jobs),
         "stages": [
-            {"stage": stage.name, "num_updates": num, "batch_size": stage.settings["batch_size"]}
+            {
+                "stage": stage.name,
+                "num_updates": num,
+                "batch_size": stage.settings["batch_size"],
+                "own": job not in ancestors,
+            }
             for job in first
             for num, stage in zip(updates[job.key], _task(job).stages, strict=True)
         ],
@@ -76,18 +81,22 @@ def _begin(trainings: tuple[Job, ...]) -> str:
 
 
 def descent(trainings: Sequence[Job]) -> str:
-    """Whose weights the last of `trainings`, each of which started from the one before, began with, in words.
-
-    A training that only prepares a start is no ancestor: what it does is among the student's own stages.
-    """
-    *before, own = trainings
-    task = _task(own)
-    if task.weights == RANDOM:
+    """Whose weights the last of `trainings`, each of which started from the one before, began with, in words."""
+    before = _ancestors(trainings)
+    own = trainings[len(before)]
+    if _task(own).weights == RANDOM:
         return "random weights"
-    if before and all(section_of(stage.name).prepares for stage in _task(before[-1]).stages) and not task.reduce:
-        return descent(before)
     whose = "a saved student" if own.start else f"the student {before[-1].name}" if before else f"the {TEACHER}"
-    return f"slices of {whose}" if task.reduce else whose
+    return f"slices of {whose}" if _task(own).reduce else whose
+
+
+def _ancestors(trainings: Sequence[Job]) -> Sequence[Job]:
+    """Those that made other students. What only prepared a start, as one for all parts does, is the last one's own."""
+    *before, own = trainings
+    goes_on = before and _task(own).weights != RANDOM and not _task(own).reduce
+    if goes_on and all(section_of(stage.name).prepares for stage in _task(before[-1]).stages):
+        return _ancestors(before)
+    return before
 
 
 def _task(job: Job) -> TrainTask:

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from msd.diffusion.denoiser import Denoiser
-from msd.fleet.jobs import START, Job, TrainTask, check_content, read_result
+from msd.fleet.jobs import BUNDLE, START, Job, TrainTask, check_content, read_result, stage_folder
 from msd.fleet.starts import read_start
 from msd.networks.build import config_of
 from msd.networks.folder import load_denoiser
-from msd.recipe import RANDOM, TEACHER
+from msd.recipe import RANDOM, STUDENT, TEACHER, section_of
 from msd.training.bundle import Bundle
 
 
@@ -38,3 +38,21 @@ def begin(job: Job, task: TrainTask, folder: Path, teacher: Denoiser) -> tuple[D
     start = start.copy()
     start.spec = replace(start.spec, sigma_init=task.sigma_init)
     return start, bundle, lineage
+
+
+def is_whole_teacher(task: TrainTask) -> bool:
+    """Whether distillation itself begins with a copy of the teacher, so that nothing need be asked of the start."""
+    prepared = any(section_of(stage.name).prepares for stage in task.stages)
+    return task.start is None and task.weights != RANDOM and not task.reduce and not prepared
+
+
+def prepared(job: Job, task: TrainTask, folder: Path, teacher: Denoiser) -> Denoiser:
+    """The student as the first stage of `task` that distils finds it: raw, after those that only prepare a start.
+
+    Rebuilt once the training in `folder` is over. Raises WeightsError where what it is rebuilt from is gone or changed.
+    """
+    start, bundle, _ = begin(job, task, folder, teacher)
+    for index, stage in enumerate(task.stages):
+        if section_of(stage.name).prepares:
+            bundle = Bundle.load(stage_folder(folder, index, stage.name) / BUNDLE)
+    return bundle.restore(STUDENT, start).eval().requires_grad_(False)

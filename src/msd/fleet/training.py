@@ -13,7 +13,7 @@ from msd.data.pairs import load_pairs
 from msd.errors import DataError, RunError
 from msd.files import replacing, replacing_folder, write_json
 from msd.fleet.begin import begin
-from msd.fleet.jobs import BUNDLE, CHECKPOINTS, Job, TrainTask, check_content, result_folder, seal_result
+from msd.fleet.jobs import BUNDLE, CHECKPOINTS, Job, TrainTask, check_content, result_folder, seal_result, stage_folder
 from msd.fleet.progress import Progress, StopRequested
 from msd.networks.folder import save_denoiser
 from msd.reading import Kind, Stored, read_model, set_aside
@@ -54,7 +54,7 @@ def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Pro
     done, history = 0, []
     for index, planned in enumerate(task.stages):
         settings: Any = section_of(planned.name).model_validate(planned.settings)
-        place = folder / "stages" / f"{index}-{planned.name}"
+        place = stage_folder(folder, index, planned.name)
         if (place / BUNDLE).is_file() and (finished := _finished(place)):
             materials = replace(materials, bundle=Bundle.load(place / BUNDLE))
             history.append(finished.model_dump())
