@@ -147,7 +147,8 @@ def _summary(metrics: Mapping[str, Any], partition: Mapping[str, Any], metric: s
     cost = f" that needs {evaluations} network evaluations an image" if evaluations else ""
     parts, classes = partition["num_parts"], partition["num_conditions"]
     whose = f", one per part of the {classes} class labels" if parts > 1 else f" of all {classes} class labels"
-    sentence = f"A diffusion teacher{cost} was distilled into {_students(parts)}{whose}"
+    smaller = f" of {share.replace('the', 'its')}" if (share := _smaller(metrics, named_row(metrics, "main"))) else ""
+    sentence = f"A diffusion teacher{cost} was distilled into {_students(parts)}{smaller}{whose}"
     for batch, speed in list(head["speedups"].items())[:1]:
         sentence += f": {speed:.3g} times as fast, {_images(batch)} at a time"
     if head["frechet_distance"] is None:
@@ -214,7 +215,7 @@ def _heroes(
     metrics = inputs.metrics
     rows: Mapping[str, Row] = metrics["rows"]
     main, reference = metrics["main"], metrics["reference"]
-    titles, any_smaller = {reference: "The teacher"}, _differ_in_size(rows)
+    titles = {reference: "The teacher"}
     for name in baseline_names(metrics)[:MOST_HERO_BASELINES]:
         titles[name] = _count(rows[name].get("num_students"))
     titles[main] = f"A cohort: {_count(inputs.partition_report['num_parts']).lower()}"
@@ -229,15 +230,14 @@ def _heroes(
             if len(images) == 10:
                 break
         row = rows[name]
-        timed, share = list(latencies(row).items())[:1], size_share(row, rows.get(reference, {}))
+        timed = list(latencies(row).items())[:1]
         facts = {
             "evaluations": number(row.get("num_function_evaluations"), 0),
             **{"ms an image" if batch == "1" else f"ms, batch {batch}": number(value) for batch, value in timed},
             (row.get("provenance") or {}).get("metric", "FD"): number(row.get("frechet_distance")),
         }
-        if share is not None and any_smaller:
-            facts["of the size"] = f"{share:.0%}"
         note = equality(row) or (row.get("note") or "" if row["kind"] == "teacher" else "")
+        note = ", ".join(filter(None, (_smaller(metrics, row), note)))
         heroes.append({"name": name, "note": note, "title": titles[name], "images": images, "facts": facts})
         heroes[-1] |= {"colour": colours[name], "main": name == main}
     return heroes
@@ -253,7 +253,7 @@ def _samples(inputs: ReportInputs, owners: Mapping[int, int], classes: Sequence[
         result.append(
             {
                 "name": name,
-                "note": _evaluations(rows[name]) + _smaller(inputs.metrics, rows[name]),
+                "note": ", ".join(filter(None, (_evaluations(rows[name]), _smaller(inputs.metrics, rows[name])))),
                 "uri": pictures.png_data_uri(pictures.grid_image(pixels, inputs.num_grid_columns)),
                 "labels": [
                     {"label": classes[label], "colour": pictures.part_colour(owners.get(label, 0)) if name == main else None}
@@ -273,14 +273,10 @@ def _evaluations(row: Row) -> str:
     return "" if count is None else f"{count:,} evaluation{'' if count == 1 else 's'}"
 
 
-def _differ_in_size(rows: Mapping[str, Row]) -> bool:
-    return len({row.get("num_parameters_per_request") for row in rows.values()} - {None}) > 1
-
-
 def _smaller(metrics: Mapping[str, Any], row: Row) -> str:
     """Of a row whose students are smaller than the reference: its share of the size; else nothing."""
     share = size_share(row, named_row(metrics, "reference"))
-    return f", {share:.0%} of the size" if share is not None and share < 0.995 else ""
+    return f"{share:.0%} of the size" if share is not None and share < 0.995 else ""
 
 
 def _num_columns(num: int, most: int = 6) -> int:

@@ -5,6 +5,7 @@ Neither touches a real image but for the reference of the distance: what is nois
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -43,8 +44,9 @@ class StartBench:
     @property
     def sigmas(self) -> list[float]:
         spec = self.teacher.denoiser.spec
-        ends = torch.tensor([spec.sigma_min, spec.sigma_max], dtype=torch.float64).log10()
-        return [float(f"{level:.4g}") for level in torch.logspace(*ends.tolist(), NUM_LEVELS, dtype=torch.float64).tolist()]
+        low, high = math.log(spec.sigma_min), math.log(spec.sigma_max)
+        steps = (math.exp(low + (high - low) * place / (NUM_LEVELS - 1)) for place in range(NUM_LEVELS))
+        return [float(f"{level:.4g}") for level in steps]
 
     @property
     def num_samples(self) -> int:

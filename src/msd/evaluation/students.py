@@ -8,7 +8,7 @@ from typing import Any
 
 from msd.evaluation import pictures
 from msd.evaluation.results import Row, named_row
-from msd.evaluation.table import making
+from msd.evaluation.table import history, making
 from msd.recipe import STAGES, section_of
 
 
@@ -25,8 +25,8 @@ def students_section(metrics: Mapping[str, Any], colours: Mapping[str, str]) -> 
 
 def _stage_words(rows: Mapping[str, Row]) -> list[tuple[str, str]]:
     """What the rows' stages are called in full, as their sections in the recipe say it."""
-    found = dict.fromkeys(stage["stage"] for row in rows.values() for stage in row.get("stages") or ())
-    return [(name.upper(), _title(section_of(name).__doc__ or "")) for name in found if name in STAGES]
+    found = {stage["stage"] for row in rows.values() for stage in row.get("stages") or ()}
+    return [(name.upper(), _title(section_of(name).__doc__ or "")) for name in STAGES if name in found]
 
 
 def _title(documentation: str) -> str:
@@ -41,7 +41,7 @@ def _starts(rows: Mapping[str, Row], colours: Mapping[str, str]) -> dict[str, An
     counts = dict.fromkeys(f"{start['num_samples']:,}" for start in measured.values() if start.get("num_samples"))
     return {
         "svg": pictures.start_svg(curves, colours) if curves else "",
-        "legend": [(name, colours[name], rows[name].get("lineage") or "") for name in measured],
+        "legend": [(name, colours[name], history(rows[name], until_distilled=True)) for name in measured],
         "num_samples": " or ".join(counts),
         "notes": [(name, start["note"]) for name, start in told.items() if start.get("note")],
     }

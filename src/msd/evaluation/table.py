@@ -8,6 +8,7 @@ from typing import Any
 
 from msd.evaluation.pictures import number
 from msd.evaluation.results import Row, batch_sizes, description, latencies, other_metrics, ratio
+from msd.recipe import section_of
 
 PER_REQUEST = "num_parameters_per_request"
 
@@ -37,9 +38,14 @@ def making(rows: Mapping[str, Row], main: str, reference: Row, colours: Mapping[
     return found
 
 
-def history(row: Row) -> str:
-    """What a row's first student began as and went through: "slices of the teacher \u2192 TSM 600 \u2192 DM 250"."""
+def history(row: Row, *, until_distilled: bool = False) -> str:
+    """What a row's first student began as and went through: "slices of the teacher \u2192 TSM 600 \u2192 DM 250".
+
+    `until_distilled` leaves out its own stages but those that only prepare a start.
+    """
     stages = row.get("stages") or ()
+    if until_distilled:
+        stages = [one for one in stages if not one.get("own", True) or section_of(one["stage"]).prepares]
     words = [f"{stage['stage'].upper()}\u00a0{stage['num_updates']:,}" for stage in stages]
     before = ", ".join(word for word, stage in zip(words, stages, strict=True) if not stage.get("own", True))
     own = [word for word, stage in zip(words, stages, strict=True) if stage.get("own", True)]
