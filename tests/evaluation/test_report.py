@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from msd.conditions.partition import Partition
-from msd.evaluation.pictures import Curve, grid_image, number, png_data_uri, row_colours, shortened, smoothed
+from msd.evaluation.pictures import Curve, curve_charts, grid_image, number, png_data_uri, row_colours, shortened, smoothed
 from msd.evaluation.report import ReportInputs, write_report
 from msd.evaluation.results import SCHEMA
 
@@ -101,6 +101,27 @@ def synthetic_inputs() -> ReportInputs:
         num_grid_columns=3,
         versions={"torch": "2.9.0"},
     )
+
+
+def small_metrics() -> dict[str, Any]:
+    """Rows of two sizes, of which one went through three stages from a start of its own, and one began as another row."""
+    metrics = synthetic_metrics()
+    rows = metrics["rows"]
+    dm = {"stage": "dm", "num_updates": 880, "batch_size": 64, "own": True}
+    levels = {"sigmas": [0.01, 1.0, 80.0], "losses": [0.3, None, 0.04], "frechet_distance": 321.5, "num_samples": 2000}
+    ours = {"lineage": "slices of the teacher", "start_quality": levels, "num_parameters_per_request": 88_000}
+    stages = [dm | {"stage": "tsm", "num_updates": 1600, "batch_size": 128}, dm, dm | {"stage": "adm", "num_updates": 60}]
+    disk = {"training_flops": 2_345_678_901_234, "cohort_parameters": 264_000, "cohort_bytes": 3 * 2**20}
+    rows[MAIN] |= ours | disk | {"stages": stages}
+    lone = {"lineage": "slices of the student plain", "start_quality": {"note": "its weights are gone"}}
+    rows["lone"] |= lone | {"stages": [dm | {"own": False, "num_updates": 99}, dm]}
+    return metrics
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> str:
+    page = write_report(tmp_path_factory.mktemp("small"), replace(synthetic_inputs(), metrics=small_metrics()))
+    return page.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -348,3 +369,43 @@ def test_smoothing_keeps_length_and_constants():
     assert smoothed(np.full(25, 3.0)) == pytest.approx(np.full(25, 3.0))
     assert len(smoothed(np.ones(3))) == 3
     assert len(smoothed(np.ones(0))) == 0
+
+
+def section(page: str, begin: str, end: str) -> str:
+    return " ".join(page[page.index(begin) : page.index(end)].replace("\u00a0", " ").split())
+
+
+def test_students_are_shown_with_size_lineage_stages_and_cost(small: str) -> None:
+    shown = section(small, "The students and their training", "part by part")
+    assert "slices of the teacher \u2192 TSM 1,600 \u2192 DM 880 \u2192 ADM 60" in shown
+    assert "slices of the student plain (DM 99) \u2192 DM 880" in shown
+    assert "TSM: teacher score matching. DM: distribution matching. ADM: adversarial distribution matching." in shown
+    for cell in ("88", "28", "322", "2,346", "264", "3.00"):  # size, its share, start, GFLOP, all sizes, MiB
+        assert f"<td>{cell}</td>" in shown, cell
+    assert "GFLOP" in shown
+    assert "<td>169</td>" in shown  # images, in thousands: the stages' batches differ
+    assert "one-step students of 28% of its size" in section(small, "<h1>", "recipe <b>")
+    assert "1 evaluation, 28% of the size" in section(small, "The same noise", "Quality and cost")
+
+
+def test_starts_are_drawn_and_those_that_are_lost_are_said(small: str) -> None:
+    shown = section(small, "Before distillation", "part by part")
+    assert 'aria-label="loss of each row\'s start by noise level"' in shown
+    assert "<b>ours</b> <small>slices of the teacher \u2192 TSM 1,600</small>" in shown
+    assert "lone: no longer known (its weights are gone)" in shown
+    assert "2,000 images" in shown
+
+
+def test_a_run_that_counted_nothing_has_no_empty_columns(written) -> None:
+    """As old runs are: no stages, lineage, arithmetic or starts."""
+    shown = section(written[1], "The students and their training", "part by part")
+    for absent in ("FLOP", "compute", "on disk", "Before distillation", "start, one step"):
+        assert absent not in shown
+    assert "<td>2,640</td>" in shown
+
+
+def test_a_share_is_drawn_from_0_to_1(written) -> None:
+    records = [{"step": float(step), "discriminator/accuracy": 0.55} for step in range(40)]
+    (chart,) = curve_charts([Curve("ours/0", MAIN, 0, records)], synthetic_metrics()["rows"], {MAIN: "#000000"})
+    svg = chart["panels"][0]["svg"]
+    assert all(f">{tick}</text>" in svg for tick in ("0", "0.5", "1"))

@@ -27,16 +27,20 @@ def trained(
     *stages: tuple[StageTask, int],
     needs: dict[str, str] | None = None,
     began: float = 100.0,
+    counted: bool = True,
+    start: str | None = None,
     **task: object,
 ) -> str:
     """A finished training, with the updates that each of its stages really had; returns its key."""
     planned = TrainTask(
         seed=part, stages=tuple(stage for stage, _ in stages), teacher="a", partition=HALVES.to_json(), part=part, **task
     )  # pyright: ignore[reportArgumentType]
-    job = Job(name=name, task=planned, needs=needs or {})
+    job = Job(name=name, task=planned, needs=needs or {}, start=start)
     folder = jobs / job.key
     student_folder(folder).mkdir(parents=True)
     told = [{"stage": stage.name, "num_updates": num, "seed": 0} for stage, num in stages]
+    if counted:
+        told = [one | {"num_flops": 1000 * one["num_updates"]} for one in told]
     save_denoiser(tiny_denoiser(part, sigma_init=2.5), student_folder(folder), role="student", stages=told)
     job.save(folder)
     Status("done", seconds=10.0, started=began).write(folder)
@@ -57,11 +61,13 @@ def test_a_shared_start_counts_once(tmp_path: Path) -> None:
     assert (found["num_students"], found["start"], found["batch_size"]) == (2, "tsm", 4)
     assert found["training_seconds"] == 30.0
     assert found["stages"] == [
-        {"stage": "tsm", "num_updates": 30, "batch_size": 10},
-        {"stage": "dm", "num_updates": 20, "batch_size": 4},
+        {"stage": "tsm", "num_updates": 30, "batch_size": 10, "own": True},
+        {"stage": "dm", "num_updates": 20, "batch_size": 4, "own": True},
     ]
     single = (student_folder(tmp_path / keys[0]) / "diffusion_pytorch_model.safetensors").stat().st_size
     assert found["cohort_bytes"] == 2 * single
+    assert found["cohort_parameters"] == 2 * tiny_denoiser(0).num_parameters()
+    assert found["training_flops"] == 1000 * (30 + 2 * 20)
 
 
 def test_each_part_s_own_stages_count_for_each(tmp_path: Path) -> None:
@@ -77,7 +83,32 @@ def test_each_part_s_own_stages_count_for_each(tmp_path: Path) -> None:
 
 
 def test_a_copy_of_the_teacher_is_called_so(tmp_path: Path) -> None:
-    assert account(tmp_path, row(trained(tmp_path, "student", 0, (DM, 20))))["start"] == "teacher"
+    found = account(tmp_path, row(trained(tmp_path, "student", 0, (DM, 20))))
+    assert (found["start"], found["lineage"]) == ("teacher", "the teacher")
+
+
+def test_a_lineage_is_said_in_words(tmp_path: Path) -> None:
+    def lineage(key: str) -> str:
+        return account(tmp_path, row(key))["lineage"]
+
+    cut = trained(tmp_path, "tsm", 0, (TSM, 30), reduce=0.42)
+    assert lineage(cut) == "slices of the teacher"
+    assert lineage(trained(tmp_path, "student", 0, (DM, 20), needs={START: cut})) == lineage(cut)
+    assert lineage(trained(tmp_path, "r", 0, (TSM, 9), (DM, 20), weights="random")) == "random weights"
+    small = trained(tmp_path, "s", 0, (DM, 20), weights="random", reduce=0.71)
+    assert lineage(small) == "random weights"
+    whole = trained(tmp_path, "single", 0, (DM, 20))
+    assert lineage(trained(tmp_path, "on", 0, (DM, 20), needs={START: whole})) == "the student single"
+    pruned = trained(tmp_path, "pruned", 0, (DM, 20), needs={START: whole}, reduce=0.42)
+    assert lineage(pruned) == "slices of the student single"
+    assert [stage["own"] for stage in account(tmp_path, row(pruned))["stages"]] == [False, True]
+    assert lineage(trained(tmp_path, "saved", 0, (DM, 20), start="elsewhere")) == "a saved student"
+
+
+def test_arithmetic_that_was_not_counted_stays_open(tmp_path: Path) -> None:
+    old = trained(tmp_path, "tsm", 0, (TSM, 30), counted=False)
+    new = trained(tmp_path, "student", 0, (DM, 20), needs={START: old})
+    assert account(tmp_path, row(new))["training_flops"] is None
 
 
 def test_a_lost_status_leaves_times_open(tmp_path: Path) -> None:

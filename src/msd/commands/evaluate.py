@@ -14,6 +14,7 @@ import torch
 from msd.cohort.generate import Cohort
 from msd.cohort.manifest import MANIFEST, REMEDY, Manifest, read_manifest
 from msd.commands.console import Output
+from msd.commands.starts import measure_starts
 from msd.conditions.partition import Partition
 from msd.data.images import load_images
 from msd.diffusion.solvers import Solver
@@ -45,6 +46,8 @@ class Subject:
     sampler: Sampler
     content: dict[str, Any]
     said: dict[str, Any]
+    trainings: tuple[Path, ...] = ()
+    """Where its students were trained, in the order of their parts: the folders of their jobs."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def table_of(run: Run) -> Table:
     teacher = _teacher_of(recipe, main)
     subjects = teacher_subjects(teacher, recipe)
     for name, (row, cohort) in cohorts.items():
-        subjects[name] = Subject(cohort_sampler(name, cohort), cohort_content(cohort.manifest), account(run.jobs, row))
+        content, trainings = cohort_content(cohort.manifest), tuple(run.jobs / key for key in row.jobs)
+        subjects[name] = Subject(cohort_sampler(name, cohort), content, account(run.jobs, row), trainings)
     return Table(recipe, open_bench(recipe, main, run.folder), main, teacher, subjects)
 
 
@@ -189,6 +193,8 @@ def evaluate_run(run: Run, table: Table, output: Output) -> dict[str, Any]:
         decided = {"denoiser": identity(verified_facts(folder)), "solver": asdict(solver) if solver else None}
         memory = Measurement("memory", {**decided, "batch": MEMORY_BATCH, **_clock("cpu")})
         metrics["rows"][name]["peak_memory_mib"] = kept.answer(memory, partial(_memory, folder, solver, output))
+    for name, start in measure_starts(table, kept, output).items():
+        metrics["rows"][name]["start_quality"] = start
     metrics["seconds"] = {**run.timings(), "evaluation": round(kept.seconds, 1)}
     metrics["wall_seconds"] = round(sum(metrics["seconds"].values()), 1)
     return metrics

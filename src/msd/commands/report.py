@@ -20,7 +20,7 @@ from msd.diffusion.draw import derived_seed, image_noise
 from msd.errors import MsdError
 from msd.evaluation.kept import Kept, Measurement
 from msd.evaluation.pictures import Curve
-from msd.evaluation.report import METRICS, PAGE, TEMPLATE, ReportInputs, write_report
+from msd.evaluation.report import METRICS, PAGE, TEMPLATES, ReportInputs, write_report
 from msd.evaluation.results import read_metrics
 from msd.files import sha256_file, sha256_json, write_json
 from msd.fleet.accounts import chain
@@ -48,7 +48,7 @@ def make_report(run: Run, table: Table, metrics: dict[str, Any], folder: Path, o
         return sha256_file(write_report(folder, inputs))
 
     content = {
-        "shown": [metrics, recipe, partition, versions(), sha256_file(TEMPLATE)],
+        "shown": [metrics, recipe, partition, versions(), *map(sha256_file, TEMPLATES)],
         "images": {name: subject.content for name, subject in table.subjects.items()},
         "curves": [asdict(curve) for curve in curves],
     }

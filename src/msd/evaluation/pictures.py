@@ -42,6 +42,11 @@ GAP = 2
 NAME_LENGTH = 20
 """Longest name that a small chart has room for, in letters."""
 
+SHARES = ("discriminator/accuracy",)
+"""Those of the curves that lie between 0 and 1, and are drawn so; the others may span powers of ten."""
+FEW = 30
+"""Values of a curve below which none is smoothed."""
+
 CURVES = (
     ("student/held_out", "Score-matching loss, held out", "student against teacher, on samples that no update sees"),
     ("student/dm", "Distribution-matching loss", "student"),
@@ -152,7 +157,10 @@ def latency_svg(
 
 
 def curve_svg(points: Sequence[tuple[float, float]], limits: tuple[float, float], colour: str, label: str) -> str:
-    """A curve of (step, value) on a logarithmic axis: every value faintly, the running mean over 10 steps boldly."""
+    """A curve of (step, value): every value faintly, the running mean over 10 steps boldly, once there are FEW.
+
+    The vertical axis is logarithmic, unless `limits` begin at 0.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     kept = [(x, y) for x, y in points if math.isfinite(y) and y > 0]
@@ -160,11 +168,15 @@ def curve_svg(points: Sequence[tuple[float, float]], limits: tuple[float, float]
     stride = max(1, len(x) // 160)
     figure, axes = _chart(2.45, 1.5)
     axes.plot(x[::stride], y[::stride], color=colour, alpha=0.28, linewidth=0.8)
-    axes.plot(x[::stride], smoothed(y)[::stride], color=colour, linewidth=1.6)
-    axes.set_yscale("log")
+    bold = y if len(y) < FEW else smoothed(y)  # a mean over all that there is would show nothing
+    axes.plot(x[::stride], bold[::stride], color=colour, linewidth=1.6)
+    axes.set_yscale("log" if limits[0] > 0 else "linear")
     axes.set_ylim(*limits)
-    decades = math.log10(limits[1] / limits[0])
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 1.6 else (1.0, 2.0, 5.0), numticks=6))
+    decades = math.log10(limits[1] / limits[0]) if limits[0] > 0 else 0
+    if decades < 1:  # too few powers of ten for matplotlib, which then writes every tenth
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+    else:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 1.6 else (1.0, 2.0, 5.0), numticks=6))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="y", which="minor", length=0)
@@ -172,6 +184,26 @@ def curve_svg(points: Sequence[tuple[float, float]], limits: tuple[float, float]
     axes.grid(color=RULE, linewidth=0.6)
     axes.spines["bottom"].set_visible(True)
     return _svg(figure, label)
+
+
+def start_svg(starts: Mapping[str, tuple[Sequence[float], Sequence[float | None]]], colours: Mapping[str, str]) -> str:
+    """Curves of (noise level, loss), one a table row, both axes logarithmic; a loss of 0 or None is not drawn."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    figure, axes = _chart(5.6, 2.5)
+    for name, (sigmas, losses) in starts.items():
+        points = [(sigma, loss) for sigma, loss in zip(sigmas, losses, strict=True) if loss]
+        axes.plot(*zip(*points, strict=True), "o-", markersize=3.5, linewidth=1.6, color=colours[name]) if points else None
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="minor", length=0)
+    axes.grid(color=RULE, linewidth=0.6)
+    axes.spines["bottom"].set_visible(True)
+    axes.set_xlabel("noise level, log scale")
+    return _svg(figure, "loss of each row's start by noise level")
 
 
 def part_charts(
@@ -237,7 +269,7 @@ def curve_charts(
         if not series:
             continue
         positive = sorted(v for points in series.values() for _, v in points if math.isfinite(v) and v > 0)
-        limits = (positive[len(positive) // 200] / 1.2, positive[-1] * 1.2)
+        limits = (0.0, 1.0) if key in SHARES else (positive[len(positive) // 200] / 1.2, positive[-1] * 1.2)
         panels = []
         for job, points in series.items():
             colour = _curve_colour(jobs[job], rows, colours)

@@ -26,11 +26,14 @@ from msd.evaluation.results import (
     latencies,
     named_row,
 )
-from msd.evaluation.table import table
+from msd.evaluation.students import students_section
+from msd.evaluation.table import size_share, table
 from msd.files import write_json, write_text
 
 PAGE, METRICS = "index.html", "metrics.json"
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+TEMPLATES = tuple(sorted(Path(__file__).parent.glob("report*.html.j2")))
+"""The page's, and those that it takes in."""
 MOST_HERO_BASELINES = 2
 """At the top of the page there is room for the reference, the main row and this many of the baselines, the first ones."""
 
@@ -98,6 +101,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "extremes": extremes(prior := partition.get("prior") or ()),
         "shares": [share(value) for value in prior],
         "table": table(rows, main, metric, colours),
+        **students_section(metrics, colours),
         "num_samples": f"{sizes[0]:,}" if len(sizes) == 1 and sizes[0] else None,
         "equalities": [(words, EXPLANATIONS.get(equal, "")) for equal, words in held.items()],
         "floors": [(f"{int(size):,}", number(value)) for size, value in floor.items()],
@@ -143,7 +147,8 @@ def _summary(metrics: Mapping[str, Any], partition: Mapping[str, Any], metric: s
     cost = f" that needs {evaluations} network evaluations an image" if evaluations else ""
     parts, classes = partition["num_parts"], partition["num_conditions"]
     whose = f", one per part of the {classes} class labels" if parts > 1 else f" of all {classes} class labels"
-    sentence = f"A diffusion teacher{cost} was distilled into {_students(parts)}{whose}"
+    smaller = f" of {share.replace('the', 'its')}" if (share := _smaller(metrics, named_row(metrics, "main"))) else ""
+    sentence = f"A diffusion teacher{cost} was distilled into {_students(parts)}{smaller}{whose}"
     for batch, speed in list(head["speedups"].items())[:1]:
         sentence += f": {speed:.3g} times as fast, {_images(batch)} at a time"
     if head["frechet_distance"] is None:
@@ -232,6 +237,7 @@ def _heroes(
             (row.get("provenance") or {}).get("metric", "FD"): number(row.get("frechet_distance")),
         }
         note = equality(row) or (row.get("note") or "" if row["kind"] == "teacher" else "")
+        note = ", ".join(filter(None, (_smaller(metrics, row), note)))
         heroes.append({"name": name, "note": note, "title": titles[name], "images": images, "facts": facts})
         heroes[-1] |= {"colour": colours[name], "main": name == main}
     return heroes
@@ -247,7 +253,7 @@ def _samples(inputs: ReportInputs, owners: Mapping[int, int], classes: Sequence[
         result.append(
             {
                 "name": name,
-                "note": _evaluations(rows[name]),
+                "note": ", ".join(filter(None, (_evaluations(rows[name]), _smaller(inputs.metrics, rows[name])))),
                 "uri": pictures.png_data_uri(pictures.grid_image(pixels, inputs.num_grid_columns)),
                 "labels": [
                     {"label": classes[label], "colour": pictures.part_colour(owners.get(label, 0)) if name == main else None}
@@ -265,6 +271,12 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
 def _evaluations(row: Row) -> str:
     count = row.get("num_function_evaluations")
     return "" if count is None else f"{count:,} evaluation{'' if count == 1 else 's'}"
+
+
+def _smaller(metrics: Mapping[str, Any], row: Row) -> str:
+    """Of a row whose students are smaller than the reference: its share of the size; else nothing."""
+    share = size_share(row, named_row(metrics, "reference"))
+    return f"{share:.0%} of the size" if share is not None and share < 0.995 else ""
 
 
 def _num_columns(num: int, most: int = 6) -> int:

@@ -66,6 +66,26 @@ _Milliseconds = dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[fl
 """By size of request."""
 
 
+class StageNotes(Notes):
+    """A stage of a row's first student, or of what it started from."""
+
+    stage: str
+    num_updates: int
+    batch_size: int
+    own: bool = True
+    """False of one that made the student which this one began as."""
+
+
+class StartNotes(Notes):
+    """What a row's students were before distillation (`starts.StartBench.measure`), or why nobody knows any more."""
+
+    sigmas: tuple[float, ...] = ()
+    losses: tuple[float | None, ...] = ()
+    frechet_distance: float | None = None
+    num_samples: int | None = None
+    note: str | None = None
+
+
 class _RowNotes(Notes):
     kind: Literal["teacher", "students"]
     note: str | None = None
@@ -82,6 +102,13 @@ class _RowNotes(Notes):
     num_samples: int | None = None
     num_students: int | None = None
     num_updates: int | None = None
+    num_parameters_per_request: int | None = None
+    stages: tuple[StageNotes, ...] = ()
+    lineage: str | None = None
+    start_quality: StartNotes | None = None
+    training_flops: int | None = None
+    cohort_parameters: int | None = None
+    cohort_bytes: int | None = None
     latency_ms: _Milliseconds | None = None
     training_seconds: float | None = None
     training_wall_seconds: float | None = None

@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from msd.fleet.jobs import START, Job, TrainTask, read_status, student_folder
 from msd.fleet.stored import StoredRow
-from msd.networks.facts import WEIGHTS, read_facts
-from msd.recipe import RANDOM, TEACHER
+from msd.networks.facts import REMEDY, WEIGHTS, read_facts
+from msd.networks.tensors import num_values
+from msd.recipe import RANDOM, TEACHER, section_of
 
 
 def account(jobs: Path, row: StoredRow) -> dict[str, Any]:
-    """A row's updates and images, and its training time summed over its trainings and by the clock.
+    """A row's updates, images and arithmetic, and its training time summed over its trainings and by the clock.
 
     `num_updates` are one student's, with those of what it started from; the totals count a training that several students
-    start from once. A stage that ended early counts as long as it was. Raises RunError and WeightsError.
+    start from once. A stage that ended early counts as long as it was. Pairs, which rows share, are in none of these.
+    `training_flops` is None where a training ended before they were counted. Raises RunError and WeightsError.
     """
     chains = [tuple(chain(jobs, key)) for key in row.jobs]
     trained = {job.key: job for one in chains for job in one}
-    updates = {key: [one["num_updates"] for one in _stages(jobs / key)] for key in trained}
+    stages = {key: _stages(jobs / key) for key in trained}
+    updates = {key: [one["num_updates"] for one in told] for key, told in stages.items()}
+    flops = [one.get("num_flops") for told in stages.values() for one in told]
     images = {
         key: sum(num * stage.settings["batch_size"] for num, stage in zip(updates[key], _task(job).stages, strict=True))
         for key, job in trained.items()
     }
     statuses = [read_status(jobs / key) for key in trained]
     timed = all(status.started for status in statuses)  # else a status was lost, and with it how long it took
+    weights = [student_folder(jobs / key) / WEIGHTS for key in row.jobs]
     first = chains[0]
-    own = _task(first[-1])
+    own, ancestors = _task(first[-1]), _ancestors(first)
     return {
         "kind": "students",
         "note": row.note,
         "equal": row.equal,
         "num_students": len(row.jobs),
         "stages": [
-            {"stage": stage.name, "num_updates": num, "batch_size": stage.settings["batch_size"]}
+            {
+                "stage": stage.name,
+                "num_updates": num,
+                "batch_size": stage.settings["batch_size"],
+                "own": job not in ancestors,
+            }
             for job in first
             for num, stage in zip(updates[job.key], _task(job).stages, strict=True)
         ],
         "start": _begin(first),
+        "lineage": descent(first),
         "num_updates": sum(sum(updates[job.key]) for job in first),
         "batch_size": own.stages[-1].settings["batch_size"],
         "total_updates": sum(map(sum, updates.values())),
         "total_images": sum(images.values()),
-        "cohort_bytes": sum((student_folder(jobs / key) / WEIGHTS).stat().st_size for key in row.jobs),
+        "training_flops": None if None in flops else sum(one or 0 for one in flops),
+        "cohort_parameters": sum(num_values(path, REMEDY) for path in weights),
+        "cohort_bytes": sum(path.stat().st_size for path in weights),
         "training_seconds": round(sum(status.seconds for status in statuses), 1) if timed else None,
         "training_wall_seconds": _wall(statuses) if timed else None,
     }
@@ -65,6 +78,25 @@ def _begin(trainings: tuple[Job, ...]) -> str:
     if trainings[-1].start is not None:
         return "a saved student"
     return trainings[-2].name if len(trainings) > 1 else TEACHER
+
+
+def descent(trainings: Sequence[Job]) -> str:
+    """Whose weights the last of `trainings`, each of which started from the one before, began with, in words."""
+    before = _ancestors(trainings)
+    own = trainings[len(before)]
+    if _task(own).weights == RANDOM:
+        return "random weights"
+    whose = "a saved student" if own.start else f"the student {before[-1].name}" if before else f"the {TEACHER}"
+    return f"slices of {whose}" if _task(own).reduce else whose
+
+
+def _ancestors(trainings: Sequence[Job]) -> Sequence[Job]:
+    """Those that made other students. What only prepared a start, as one for all parts does, is the last one's own."""
+    *before, own = trainings
+    goes_on = before and _task(own).weights != RANDOM and not _task(own).reduce
+    if goes_on and all(section_of(stage.name).prepares for stage in _task(before[-1]).stages):
+        return _ancestors(before)
+    return before
 
 
 def _task(job: Job) -> TrainTask:

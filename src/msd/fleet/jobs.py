@@ -204,6 +204,11 @@ def result_folder(folder: Path) -> Path:
     return folder / "result"
 
 
+def stage_folder(folder: Path, index: int, stage: str) -> Path:
+    """Where the training job in `folder` keeps its `index`-th stage: records, checkpoints, and what it handed on."""
+    return folder / "stages" / f"{index}-{stage}"
+
+
 START = "start"
 """The use under which a job needs the one that makes what its student starts from."""
 

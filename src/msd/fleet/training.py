@@ -12,11 +12,10 @@ from msd.conditions.partition import Partition
 from msd.data.pairs import load_pairs
 from msd.errors import DataError, RunError
 from msd.files import replacing, replacing_folder, write_json
-from msd.fleet.jobs import BUNDLE, CHECKPOINTS, START, Job, TrainTask, check_content, read_result, result_folder, seal_result
+from msd.fleet.begin import begin
+from msd.fleet.jobs import BUNDLE, CHECKPOINTS, Job, TrainTask, check_content, result_folder, seal_result, stage_folder
 from msd.fleet.progress import Progress, StopRequested
-from msd.fleet.starts import read_start
-from msd.networks.build import config_of
-from msd.networks.folder import load_denoiser, save_denoiser
+from msd.networks.folder import save_denoiser
 from msd.reading import Kind, Stored, read_model, set_aside
 from msd.recipe import STUDENT, TEACHER, DataSection, NetworkSection, section_of
 from msd.run import AGAIN
@@ -27,11 +26,11 @@ from msd.training.bundle import Bundle
 from msd.training.checkpoint import Checkpoints, refuse_non_finite
 from msd.training.engine import Engine
 from msd.training.loop import steps
+from msd.training.passes import stage_flops
 from msd.training.records import RecordFile
 
 if TYPE_CHECKING:
     from msd.data.images import ImageSet
-    from msd.diffusion.denoiser import Denoiser
     from msd.training.loop import Stage
 
 LISTEN_EVERY = 5
@@ -45,6 +44,8 @@ class _Finished(Stored):
     stage: str
     num_updates: int
     seed: int
+    num_flops: int | None = None
+    """Floating-point operations of its steps; None of one that ended before they were counted."""
 
 
 def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Progress) -> None:
@@ -53,16 +54,17 @@ def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Pro
     done, history = 0, []
     for index, planned in enumerate(task.stages):
         settings: Any = section_of(planned.name).model_validate(planned.settings)
-        place = folder / "stages" / f"{index}-{planned.name}"
+        place = stage_folder(folder, index, planned.name)
         if (place / BUNDLE).is_file() and (finished := _finished(place)):
             materials = replace(materials, bundle=Bundle.load(place / BUNDLE))
             history.append(finished.model_dump())
         else:
             stage = STAGES[planned.name](settings, materials)
-            clear = _run(stage, place, job, task, engine, progress, done)
+            clear, num_steps = _run(stage, place, job, task, engine, progress, done)
             bundle = Bundle({name: role.weights() for name, role in stage.roles.items()})
             updates = stage.roles[stage.delivers].num_updates
-            history.append({"stage": planned.name, "num_updates": updates, "seed": task.seed})
+            flops = stage_flops(stage, num_steps) if engine.is_main else None
+            history.append({"stage": planned.name, "num_updates": updates, "seed": task.seed, "num_flops": flops})
             if engine.is_main and index == len(task.stages) - 1:
                 with replacing_folder(result_folder(folder)) as result:
                     (result / stage.delivers).mkdir()
@@ -92,8 +94,11 @@ def _finished(place: Path) -> _Finished | None:
 
 def _run(
     stage: Stage, place: Path, job: Job, task: TrainTask, engine: Engine, progress: Progress, base: int
-) -> Callable[[], None]:
-    """Restore, cut, run, flush, save, for every stage. Returns what removes its checkpoints once its result is kept."""
+) -> tuple[Callable[[], None], int]:
+    """Restore, cut, run, flush, save, for every stage.
+
+    Returns what removes its checkpoints once its result is kept, and how many steps it had, which may end it early.
+    """
     checkpoints = Checkpoints(place / CHECKPOINTS, {"task": task.hash, "stage": place.name})
     records = RecordFile(place / "records.jsonl")
     start = checkpoints.restore(stage)
@@ -101,7 +106,9 @@ def _run(
     if engine.is_main:
         records.cut(start)
     progress.begin(base + start, stage.name)
+    taken = start
     for step, record in steps(stage, engine, task.seed, start=start):
+        taken = step
         last = step == stage.num_steps
         listening = engine.slice.num_ranks == 1 or step % LISTEN_EVERY == 0
         stopping = listening and engine.any_rank(bool(progress.stop)) and not last
@@ -117,7 +124,7 @@ def _run(
     refuse_non_finite(stage, stage.num_steps)
     if engine.is_main:
         records.flush()
-    return checkpoints.clear if engine.is_main else lambda: None
+    return (checkpoints.clear if engine.is_main else lambda: None), taken
 
 
 def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Materials, dict[str, Any]]:
@@ -140,7 +147,7 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
     teacher = load_teacher(job.teacher or "", engine.device)
     check_content("teacher", job.teacher, teacher.hash, task.teacher)
     partition, part = Partition.from_json(task.partition, source=str(folder)), task.part or 0
-    start, bundle, lineage = _start(job, task, folder, teacher.denoiser)
+    start, bundle, lineage = begin(job, task, folder, teacher.denoiser)
     materials = Materials(
         engine,
         task.seed,
@@ -172,26 +179,3 @@ def _images(data: DataSection, task: TrainTask) -> ImageSet:
     images = load_images(data)
     check_content("data", data.source, images.hash, task.data)
     return images
-
-
-def _start(job: Job, task: TrainTask, folder: Path, teacher: Denoiser) -> tuple[Denoiser, Bundle, list[str]]:
-    """The student's network as its first stage finds it, what was handed on with it, and from whom it descends."""
-    start, bundle, lineage = teacher, Bundle(), [TEACHER]
-    place = folder.parent / job.needs[START] if START in job.needs else Path(job.start) if job.start else None
-    if place is not None:
-        found = read_start(place)
-        content = (read_result(place) or {}).get("task", "") if START in job.needs else found.hash
-        check_content("start", str(place), content, task.start)
-        start = load_denoiser(found.student, next(teacher.parameters()).device)
-        lineage = [*found.facts.get("lineage", (TEACHER,)), found.hash]
-        bundle = Bundle.load(found.bundle) if found.bundle else bundle
-    if task.weights == "random" or task.reduce:
-        from msd.networks.inherit import fresh, inherit
-        from msd.networks.shrink import smaller_config
-
-        # What was handed on belongs to the whole network.
-        bundle, config = Bundle(), smaller_config(config_of(start), task.reduce or 0.0).config
-        start = fresh(start, config, task.seed) if task.weights == "random" else inherit(start, config)
-    start = start.copy()
-    start.spec = replace(start.spec, sigma_init=task.sigma_init)
-    return start, bundle, lineage

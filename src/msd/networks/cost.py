@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from msd.diffusion.codec import Shape
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
-from msd.networks.build import build_unet
+from msd.networks.build import build_unet, config_of
+from msd.networks.heads import Head
+from msd.networks.taps import Tap
 
 ALLOCATING = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "dropout")
 """Operations that make room, or that compute nothing where nothing is trained."""
@@ -32,16 +36,48 @@ def work_of(config: Mapping[str, Any], spec: DenoiserSpec) -> Work:
     Kernels are the operations that reach torch's backend, views and allocations left out: what an uncompiled model launches
     one after the other, however small each is.
     """
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        denoiser = Denoiser(build_unet(dict(config)), spec).eval()
-        noise, sigma = torch.empty(1, *spec.noise_shape), torch.empty(1)
-        condition = torch.empty(1, dtype=torch.long)
+    denoiser, inputs = _weightless(config, spec)
     kernels, flops = _Kernels(), FlopCounterMode(display=False)
     with torch.inference_mode(), kernels:
-        denoiser(noise, sigma, condition)
+        denoiser(*inputs)
     with torch.no_grad(), flops:
-        denoiser(noise, sigma, condition)
+        denoiser(*inputs)
     return Work(flops.get_total_flops(), kernels.count)
+
+
+def forward_flops(denoiser: Denoiser) -> int:
+    """Operations of one evaluation for one sample. Raises WeightsError for a network that is not one of ours to save."""
+    return work_of(config_of(denoiser), denoiser.spec).num_flops
+
+
+def flops_to_tap(denoiser: Denoiser, tap: str) -> int:
+    """Operations, of one evaluation for one sample, after which the features at `tap` (`networks.taps`) are there.
+
+    Raises RecipeError for a tap that there is not, WeightsError as `forward_flops` does.
+    """
+    weightless, inputs = _weightless(config_of(denoiser), denoiser.spec)
+    flops, seen = FlopCounterMode(display=False), list[int]()
+    place = Tap(weightless, tap).place
+    place.register_forward_hook(lambda *_: seen.append(flops.get_total_flops()))
+    with torch.no_grad(), flops:
+        weightless(*inputs)
+    return seen[0]
+
+
+def flops_of_head(head: Head, shape: Shape) -> int:
+    """Operations by which a discriminator's head judges one sample's features of `shape`."""
+    weightless, flops = copy.deepcopy(head).to("meta"), FlopCounterMode(display=False)
+    with torch.no_grad(), flops:
+        weightless(torch.empty(1, *shape, device="meta"), torch.empty(1, dtype=torch.long, device="meta"))
+    return flops.get_total_flops()
+
+
+def _weightless(config: Mapping[str, Any], spec: DenoiserSpec) -> tuple[Denoiser, tuple[Tensor, Tensor, Tensor]]:
+    """A denoiser on torch's meta device, and one sample to call it with."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        denoiser = Denoiser(build_unet(dict(config)), spec).eval()
+        inputs = (torch.empty(1, *spec.noise_shape), torch.empty(1), torch.empty(1, dtype=torch.long))
+    return denoiser, inputs
 
 
 class _Kernels(TorchDispatchMode):

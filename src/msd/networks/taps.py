@@ -46,13 +46,13 @@ class Tap:
         if name not in places:
             raise RecipeError(f"the network has no tap {checks.shown(name)}; it has {', '.join(places)}.")
         self.name = name
-        self._place = places[name]
+        self.place = places[name]
 
     def __call__(self, denoise: Denoise, x: Tensor, sigma: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
         """What `denoise` answers, `[N, ...]`, and the features `[N, C, ...]` that passed here, from one forward."""
         seen: list[Any] = []
         # Only while it is called: a module with a hook on it cannot be copied or saved as it is.
-        hook = self._place.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        hook = self.place.register_forward_hook(lambda module, inputs, output: seen.append(output))
         try:
             x0 = denoise(x, sigma, condition)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,18 @@ def load_tensors(path: Path, remedy: str, error: type[MsdError] = WeightsError) 
         return load_file(path)
     except (OSError, ValueError, SafetensorError) as cause:
         raise error(f"{path} cannot be read as safetensors ({reason(cause)}); {remedy}.") from cause
+
+
+def num_values(path: Path, remedy: str) -> int:
+    """How many numbers all tensors of a file hold, by its header alone. Raises WeightsError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        open_regular(path).close()
+        with safe_open(path, framework="numpy") as tensors:
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 (not a dict)
+    except (OSError, ValueError, TypeError, SafetensorError) as cause:
+        raise WeightsError(f"{path} cannot be read as safetensors ({reason(cause)}); {remedy}.") from cause
 
 
 def load_array(path: Path, name: str, remedy: str) -> NDArray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -43,6 +43,9 @@ class RoleSection(Section):
 class StageSection(RoleSection):
     """What every stage has: how long it is, how much it sees at a time, and what it needs. The learning settings are those
     of the role that it delivers."""
+
+    prepares: ClassVar[bool] = False
+    """Whether it only readies a start: what comes after it is the distillation proper."""
 
     num_updates: Count
     """Updates of that role."""
@@ -104,6 +107,8 @@ class PretrainSection(StageSection):
 
 class TSMSection(StageSection):
     """Teacher score matching: a student that is no copy of its teacher first learns to denoise like it (MSD, sec. 4.3)."""
+
+    prepares: ClassVar[bool] = True
 
     num_updates: Count = 600
     """Updates at most; it ends before, on a plateau. Default: the prototype's."""

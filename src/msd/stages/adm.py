@@ -17,6 +17,7 @@ from msd.diffusion.denoiser import Denoiser
 from msd.diffusion.draw import Draw, derived_seed
 from msd.diffusion.noise import KarrasLaw
 from msd.errors import RecipeError
+from msd.networks.cost import flops_of_head, flops_to_tap
 from msd.networks.heads import new_head
 from msd.networks.taps import Tap
 from msd.objectives.adversarial import (
@@ -29,13 +30,16 @@ from msd.objectives.adversarial import (
 )
 from msd.objectives.denoising import denoising_loss, unweighted_denoising_loss
 from msd.objectives.dm import dm_loss
-from msd.recipe import STUDENT, ADMSection
+from msd.recipe import STUDENT, TEACHER, ADMSection
 from msd.stages.balance import BalanceWatch
 from msd.stages.matching import Fakes, Matching, Noised
 from msd.stages.materials import CRITIC, DISCRIMINATOR, Materials
 from msd.training.loop import Loss, Record, Stage, Turn
+from msd.training.passes import ALL, INPUT, Pass
 
 ADVERSARIAL, DM_PULL, GAN_PULL = f"{STUDENT}/adversarial", f"{STUDENT}/dm_gradient", f"{STUDENT}/adversarial_gradient"
+FEATURES = "features"
+"""The part of critic or teacher up to the tap, where work is counted."""
 RATIO = f"{STUDENT}/gradient_ratio"
 REAL_RIGHT, FAKE_RIGHT = f"{DISCRIMINATOR}/accuracy_real", f"{DISCRIMINATOR}/accuracy_fake"
 RIGHT = f"{DISCRIMINATOR}/accuracy"
@@ -65,6 +69,7 @@ class AdversarialMatching(Stage):
         tapped = critic_module if on_critic else teacher
         self._tap = Tap(tapped, settings.tap)
         shape = self._tap.shape(tapped.to(engine.device), conditions[torch.zeros(1, dtype=torch.long, device=engine.device)])
+        self._feature_shape = shape
         seed = derived_seed(materials.seed, self.name, DISCRIMINATOR)
         head = materials.bundle.restore(DISCRIMINATOR, new_head(shape, critic_module, settings.head, seed))
 
@@ -92,6 +97,29 @@ class AdversarialMatching(Stage):
         yield Turn((STUDENT,), lambda: self._student_loss(draw))
         for _ in range(self._settings.critic_turns):
             yield Turn((CRITIC, DISCRIMINATOR), lambda: self._guidance_loss(draw, real))
+
+    def passes(self, step: int) -> list[Pass]:
+        settings, size = self._settings, self.batch_size
+        shown = (3 if settings.r1_weight > 0 else 2) * size
+        seer = CRITIC if self._seer is self.roles[CRITIC] else TEACHER
+        judged = [Pass(seer, shown), Pass(DISCRIMINATOR, shown, ALL)]
+        if step < settings.discriminator_warmup:  # the critic is frozen: of it nothing is differentiated
+            return [Pass(STUDENT, size), *judged]
+        if settings.trains_critic:
+            judged.append(Pass(FEATURES, shown, ALL, forward=0))
+        # Frozen convolutions hand gradients on and take none; what else there is to train is next to nothing.
+        found = self._matching.student_passes(ALL if settings.trained_layers == "all" else INPUT)
+        found += [Pass(seer, size), Pass(FEATURES, size, INPUT, forward=0), Pass(DISCRIMINATOR, size, INPUT)]
+        for turn in range(settings.critic_turns):
+            found += [*self._matching.critic_passes(turn), *judged]
+        return found
+
+    def forward_flops(self) -> dict[str, int]:
+        tapped = self.roles[CRITIC].module if self._seer is self.roles[CRITIC] else self._matching.teacher
+        return self._matching.forward_flops() | {
+            FEATURES: flops_to_tap(tapped, self._tap.name),
+            DISCRIMINATOR: flops_of_head(self._head.module, self._feature_shape),
+        }
 
     def derived(self, record: Record) -> Record:
         found = {RIGHT: (record[REAL_RIGHT] + record[FAKE_RIGHT]) / 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from msd.data.pairs import PairStream
 from msd.diffusion.draw import Draw
@@ -13,6 +14,7 @@ from msd.recipe import STUDENT, DMSection
 from msd.stages.matching import Matching
 from msd.stages.materials import CRITIC, Materials
 from msd.training.loop import Loss, Stage, Turn
+from msd.training.passes import ALL, Pass
 
 
 class DistributionMatching(Stage):
@@ -34,12 +36,24 @@ class DistributionMatching(Stage):
         self._matching = Matching(self.name, settings, materials, student, critic)
 
     def turns(self, draw: Draw) -> Iterator[Turn]:
-        if draw.step < self._settings.num_head_start and (pairs := self._matching.pairs) is not None:
+        if self._has_head_start(draw.step) and (pairs := self._matching.pairs) is not None:
             yield Turn((STUDENT,), lambda: self._head_start_loss(pairs, draw))
             return
         yield Turn((STUDENT,), lambda: self._student_loss(draw))
         for _ in range(self._settings.critic_turns):
             yield Turn((CRITIC,), lambda: self._critic_loss(draw))
+
+    def passes(self, step: int) -> list[Pass]:
+        if self._has_head_start(step) and self._matching.pairs is not None:
+            return [Pass(STUDENT, self._settings.regression.batch_size, ALL)]
+        turns = (self._matching.critic_passes(turn) for turn in range(self._settings.critic_turns))
+        return [*self._matching.student_passes(), *chain.from_iterable(turns)]
+
+    def forward_flops(self) -> dict[str, int]:
+        return self._matching.forward_flops()
+
+    def _has_head_start(self, step: int) -> bool:
+        return step < self._settings.num_head_start
 
     def _head_start_loss(self, stream: PairStream, draw: Draw) -> Loss:
         pairs = stream.batch(draw)

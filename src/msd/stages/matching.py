@@ -12,10 +12,12 @@ from msd.diffusion.denoiser import Denoiser, per_sample
 from msd.diffusion.draw import Draw
 from msd.diffusion.noise import KarrasLaw, LogNormalLaw, NoiseLaw
 from msd.diffusion.solvers import one_step
+from msd.networks.cost import forward_flops
 from msd.objectives.dm import dm_gradient
 from msd.objectives.regression import regression_loss
-from msd.recipe import MatchingSection
-from msd.stages.materials import Materials
+from msd.recipe import STUDENT, TEACHER, MatchingSection
+from msd.stages.materials import CRITIC, Materials
+from msd.training.passes import ALL, Pass
 from msd.training.roles import Role
 
 
@@ -60,7 +62,7 @@ class Matching:
             raise ValueError("a student has an input noise level")
         self._sigma_init = spec.sigma_init
         self._noise_shape, self.sigma_data = self.teacher.spec.noise_shape, self.teacher.spec.sigma_data
-        self._batch_size = settings.batch_size
+        self._batch_size, self._num_pairs = settings.batch_size, settings.regression.batch_size
         self._matching_law = KarrasLaw(settings.sigma_low, settings.sigma_high)
         self._critic_law = LogNormalLaw(settings.critic_log_sigma_mean, settings.critic_log_sigma_deviation)
         self.pairs = self._pair_stream(stage, settings, materials)
@@ -137,3 +139,18 @@ class Matching:
         """The critic's estimate `[B, ...]` of the noised samples, and their noise levels `[B]`."""
         noised = self.noised(fakes.samples, fakes.keys, self._critic_law, draw)
         return self.critic(noised.samples, noised.sigma, self.conditions[fakes.keys]), noised.sigma
+
+    def student_passes(self, backward: int = ALL) -> list[Pass]:
+        """Of `student_batch` and `gradient`, and of the way `backward` through the student."""
+        num = self._batch_size + (0 if self.pairs is None else self._num_pairs)
+        return [Pass(STUDENT, num, backward), Pass(TEACHER, self._batch_size), Pass(CRITIC, self._batch_size)]
+
+    def critic_passes(self, turn: int) -> list[Pass]:
+        """Of `fakes` and `critic_estimate`, with the way back, in the `turn`-th critic turn of a step (the first is 0)."""
+        again = [Pass(STUDENT, self._batch_size)] if turn > 0 else []
+        return [*again, Pass(CRITIC, self._batch_size, ALL)]
+
+    def forward_flops(self) -> dict[str, int]:
+        """Of the networks that these passes name."""
+        networks = {STUDENT: self.student.module, CRITIC: self.critic.module, TEACHER: self.teacher}
+        return {name: forward_flops(network) for name, network in networks.items()}

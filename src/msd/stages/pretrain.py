@@ -12,10 +12,12 @@ from msd.diffusion.draw import Draw
 from msd.diffusion.noise import LogNormalLaw
 from msd.errors import DataError
 from msd.networks.build import build_unet, unet_config
+from msd.networks.cost import forward_flops
 from msd.objectives.denoising import denoising_loss
 from msd.recipe import TEACHER, NetworkSection, PretrainSection
 from msd.stages.materials import Materials
 from msd.training.loop import Loss, Stage, Turn
+from msd.training.passes import ALL, Pass
 
 if TYPE_CHECKING:
     from msd.data.images import ImageSet
@@ -67,6 +69,12 @@ class Pretraining(Stage):
 
     def turns(self, draw: Draw) -> Iterator[Turn]:
         yield Turn((TEACHER,), lambda: self._loss(draw))
+
+    def passes(self, step: int) -> tuple[Pass, ...]:
+        return (Pass(TEACHER, self.batch_size, ALL),)
+
+    def forward_flops(self) -> dict[str, int]:
+        return {TEACHER: forward_flops(self._teacher.module)}
 
     def _loss(self, draw: Draw) -> Loss:
         index = draw.slice.of(draw.indices(len(self._images), self.batch_size, replacement=True))

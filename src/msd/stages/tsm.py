@@ -13,10 +13,12 @@ from msd.data.streams import SampleStream, image_stream, pair_stream
 from msd.diffusion.denoiser import per_sample
 from msd.diffusion.draw import Draw
 from msd.diffusion.noise import LogNormalLaw
+from msd.networks.cost import forward_flops
 from msd.objectives.denoising import denoising_loss
-from msd.recipe import STUDENT, TSMSection
+from msd.recipe import STUDENT, TEACHER, TSMSection
 from msd.stages.materials import Materials
 from msd.training.loop import Loss, Stage, Turn
+from msd.training.passes import ALL, Pass
 
 HELD_OUT = "held_out"
 """The loss on samples that no update sees, in the records of the steps that look at it."""
@@ -48,6 +50,18 @@ class TeacherMatching(Stage):
 
     def turns(self, draw: Draw) -> Iterator[Turn]:
         yield Turn((STUDENT,), lambda: self._loss(draw))
+
+    def passes(self, step: int) -> list[Pass]:
+        found = [Pass(TEACHER, self.batch_size), Pass(STUDENT, self.batch_size, ALL)]
+        if self._held_out is not None and step % self._settings.look_every == 0:
+            num = len(self._held_out[0])
+            found.append(Pass(STUDENT, num))
+            if step == 0:
+                found.append(Pass(TEACHER, num))  # once and for all, before the first step
+        return found
+
+    def forward_flops(self) -> dict[str, int]:
+        return {STUDENT: forward_flops(self._student.module), TEACHER: forward_flops(self._teacher)}
 
     def finished(self, step: int) -> bool:
         return self._stale >= self._settings.patience

@@ -12,6 +12,7 @@ from torch import Tensor
 from msd.diffusion.draw import Draw
 from msd.recipe import STUDENT
 from msd.training.engine import Engine
+from msd.training.passes import Pass
 from msd.training.roles import Role
 from msd.training.watch import LOOK_EVERY, Watch
 
@@ -41,8 +42,8 @@ class Turn:
 class Stage:
     """A training phase: it declares roles and says whose turn it is; it never steps an optimiser.
 
-    A subclass sets `name`, `num_steps`, `roles` and `batch_size`, and yields `turns`; `delivers` names the role whose
-    average is the stage's product.
+    A subclass sets `name`, `num_steps`, `roles` and `batch_size`, yields `turns`, and says which `passes` these are;
+    `delivers` names the role whose average is the stage's product.
     """
 
     name: str
@@ -59,6 +60,14 @@ class Stage:
     def turns(self, draw: Draw) -> Iterable[Turn]:
         """The turns of one step, in order. All randomness comes from `draw`."""
         raise TypeError(f"{type(self).__name__} yields no turns")
+
+    def passes(self, step: int) -> Iterable[Pass]:
+        """What the turns of step `step` (the first is 0) pass through networks, over all processes: for the books alone."""
+        raise TypeError(f"{type(self).__name__} does not say what it computes")
+
+    def forward_flops(self) -> dict[str, int]:
+        """Operations of one sample's forward pass through each network that `passes` names. Raises WeightsError."""
+        raise TypeError(f"{type(self).__name__} does not say what its networks cost")
 
     def derived(self, record: Record) -> Record:
         """What follows from a step's record and is worth a curve too: quotients, since losses and parts are averaged
