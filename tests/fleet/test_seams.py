@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from command import fails, msd
-from msd.fleet import local
-from msd.fleet.workers import Launcher
 from msd.owner import OWNER
 from msd.training.bundle import Bundle
 
-TRAPS = Path(__file__).parents[2] / "benchmarks" / "traps"
 ARGUMENTS = (
     "distill", "smoke", "--students", "0", "--set", "rows={}", "--set", "pairs.num_pairs=64",
     "--set", "stages=[tsm,dm,adm]", "--set", "student.start=random", "--set", "student.reduce=0.71",
@@ -33,19 +28,13 @@ MOMENTS = {
 }
 """What came into place right before the kill, in the job's folder."""
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
-
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An undisturbed run, and a launcher whose workers can be trapped."""
+def base(trappable: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run."""
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TRAPS), prepend=":")
-        patch.setattr(local, "LAUNCHER", launcher := Launcher())
-        msd(*ARGUMENTS, "--out", folder)
-        yield folder
-        launcher.close()
+    msd(*ARGUMENTS, "--out", folder)
+    return folder
 
 
 def content(run: Path) -> dict[str, bytes]:
