@@ -2,12 +2,17 @@
 
     python benchmarks/faults.py --stops 60 --seed 0        # Linux; about a minute a stop on 2 CPU cores
     python benchmarks/faults.py --stops 5 --set dm.num_updates=300 --set rows={}        # more of them in mid-training
+    python benchmarks/faults.py --seams --set stages=[tsm,dm,adm] --set rows={}         # and between two files
 
 From pretraining to the report of a small recipe, by each verb of its own. The moments are uniform over the undisturbed
 duration; the kinds take turns: SIGKILL to the command and all its workers at one instant, SIGKILL to the command alone,
 SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a closed terminal) to the command. After a stop no process may be left; after the same
 commands again every weight, pair and score must be bit for bit the undisturbed ones, and no temporary file, checkpoint or
 owner's mark be left over. Prints a line a stop, then the count; exit code 1 unless all held.
+
+`--seams` stops at no random moments: a worker of student 0 dies (SIGKILL) right after a file of each kind came into place,
+in each stage (a checkpoint, the list of them), between its end and the next one's beginning (what it hands on, what it says
+of itself), and after the result: see `traps/`.
 """
 
 from __future__ import annotations
@@ -26,8 +31,11 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 KINDS = ("SIGKILL to all", "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+TRAPS = Path(__file__).parent / "traps"
+STUDENT = "run/jobs/student-0-*"
 QUALITY = ("frechet_distance", "kid", "precision", "recall", "label_accuracy", "per_part")
 
 
@@ -85,13 +93,15 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
 
 
-def run(folder: Path, recipe: list[str], stop_after: float | None = None, kind: str = "") -> Outcome:
-    """Run all commands; with `stop_after` seconds, stop the one that runs then, and run no other."""
+def run(folder: Path, recipe: list[str], stop_after: float | None = None, kind: str = "", trap: str = "") -> Outcome:
+    """Run all commands; with `stop_after` seconds, stop the one that runs then, and run no other. With a `trap`, a worker
+    dies when that file comes into place, and no other command follows the one that tells of it."""
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
+    environment = os.environ | ({"MSD_TRAP": str(folder.absolute() / trap), "PYTHONPATH": python_path()} if trap else {})
     with (folder / "log.txt").open("ab") as log:
         for command in commands(folder, recipe):
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder)
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder, env=environment)
             while process.poll() is None:
                 if stop_after is not None and time.monotonic() - begin >= stop_after:
                     doing = f"{command[3]}, {at_work(folder)}"
@@ -100,9 +110,25 @@ def run(folder: Path, recipe: list[str], stop_after: float | None = None, kind: 
                     wrong = [] if code in promised else [f"exit code {code}"]
                     return Outcome(doing, [*wrong, *orphans(folder)])
                 time.sleep(0.005)
+            if trap and process.returncode == 1:
+                return Outcome(command[3], orphans(folder))
             if process.returncode != 0:
                 raise SystemExit(f"{' '.join(command[3:])} ended with code {process.returncode}; see {folder / 'log.txt'}")
-    return Outcome()
+    return Outcome(wrong=["nothing stopped it"] if trap else [])
+
+
+def python_path() -> str:
+    return os.pathsep.join([str(TRAPS), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def seams(whole: Path) -> list[str]:
+    """Where each kind of file came into place that a worker of student 0 made in an undisturbed run."""
+    (student,) = whole.glob(STUDENT)
+    *former, last = sorted(place.name for place in student.glob("stages/*"))
+    files = ("checkpoints/step-*", "checkpoints/checkpoints.json")
+    handed_on = ("bundle.safetensors", "history.json")
+    found = [f"{STUDENT}/stages/{stage}/{file}" for stage in former for file in (*files, *handed_on)]
+    return [*found, *(f"{STUDENT}/stages/{last}/{file}" for file in files), f"{STUDENT}/result"]
 
 
 def at_work(folder: Path) -> str:
@@ -137,6 +163,7 @@ def leftovers(folder: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stops", type=int, default=60)
+    parser.add_argument("--seams", action="store_true", help="kill a worker between two files, in place of random moments")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--recipe", default="smoke")
     parser.add_argument("--out", type=Path, help="keep everything here (a temporary folder by default)")
@@ -149,21 +176,32 @@ def main() -> None:
     duration = time.monotonic() - begin
     expected = content(out / "whole")
     print(f"undisturbed: {duration:.0f} s, {len(expected)} things to compare", flush=True)
-    moments, held = random.Random(options.seed), 0
-    for number in range(options.stops):
-        folder, moment, kind = out / f"stop-{number}", moments.uniform(0, duration), KINDS[number % len(KINDS)]
-        outcome = run(folder, recipe, stop_after=moment, kind=kind)
+    held, stops = 0, planned_stops(options, duration, out / "whole")
+    for number, (title, how) in enumerate(stops):
+        folder = out / f"stop-{number}"
+        outcome = run(folder, recipe, **how)
         run(folder, recipe)
         found = content(folder)
         differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
         wrong = [*outcome.wrong, *(f"{key} differs" for key in differing), *(f"{one} is left" for one in leftovers(folder))]
         held += not wrong
         verdict = f"WRONG: {', '.join(wrong[:4])}" if wrong else "identical"
-        print(f"{number + 1:2} {kind} after {moment:5.1f} s ({outcome.doing}): {verdict}", flush=True)
+        print(f"{number + 1:2} {title} ({outcome.doing}): {verdict}", flush=True)
         if not wrong and options.out is None:
             shutil.rmtree(folder)
-    print(f"{held} of {options.stops} bit-identical with nothing left over")
-    sys.exit(held < options.stops)
+    print(f"{held} of {len(stops)} bit-identical with nothing left over")
+    sys.exit(held < len(stops))
+
+
+def planned_stops(options: argparse.Namespace, duration: float, whole: Path) -> list[tuple[str, dict[str, Any]]]:
+    """What to do to each run, as people and as `run` are told it."""
+    if options.seams:
+        return [(f"SIGKILL after {trap.removeprefix(STUDENT)[1:]}", {"trap": trap}) for trap in seams(whole)]
+    moments = random.Random(options.seed)
+    return [
+        (f"{kind} after {moment:5.1f} s", {"stop_after": moment, "kind": kind})
+        for kind, moment in ((KINDS[number % len(KINDS)], moments.uniform(0, duration)) for number in range(options.stops))
+    ]
 
 
 if __name__ == "__main__":

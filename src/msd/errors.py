@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable, Iterator
 
 
 class MsdError(Exception):
@@ -74,7 +75,24 @@ class Interrupted(MsdError):
     exit_code = 1
 
 
+Hearer = Callable[[str], None]
+_HEARERS: list[Hearer] = []
+
+
+@contextlib.contextmanager
+def heard_by(hearer: Hearer) -> Iterator[None]:
+    """Let `hearer` have the sentence of every warning too, for a process whose standard error nobody watches."""
+    _HEARERS.append(hearer)
+    try:
+        yield
+    finally:
+        _HEARERS.remove(hearer)
+
+
 def warn(sentence: str) -> None:
     """Tell of something that is wrong and keeps nobody from going on: a line on standard error, if there is one."""
+    sentence = " ".join(sentence.split())
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(f"Warning: {' '.join(sentence.split())}\n")
+        sys.stderr.write(f"Warning: {sentence}\n")
+    for hearer in _HEARERS:
+        hearer(sentence)

@@ -53,7 +53,7 @@ def test_a_class_without_images_is_refused_unless_nobody_asks_for_it() -> None:
 
 
 def test_images_of_other_classes_are_refused() -> None:
-    with pytest.raises(DataError, match="have 3 classes, the partition 4"):
+    with pytest.raises(DataError, match="have 3 classes, the teacher 4"):
         image_stream(images([0, 1, 2], 3), SPEC, PARTITION, 0)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from msd.diffusion.draw import image_noise, noise_by_step
+from msd.diffusion.evaluations import NUM_EVALUATIONS
 from msd.diffusion.noise import karras_sigmas
 from msd.diffusion.solvers import METHODS, Churn, MethodName, Solver, one_step
 from msd.errors import SolverError
@@ -151,7 +152,7 @@ def test_function_evaluations_are_as_declared(method, num_steps, cost):
 
 def test_the_table_and_the_names_agree():
     """The recipe knows the solvers' names without torch, pairs those of the ODE alone."""
-    assert METHODS.keys() == set(SOLVER_METHODS) == set(get_args(MethodName))
+    assert METHODS.keys() == NUM_EVALUATIONS.keys() == set(SOLVER_METHODS) == set(get_args(MethodName))
     assert set(ODE_METHODS) == {name for name, method in METHODS.items() if not method.is_stochastic}
     assert [Solver(*word).description for word in (("heun", 18), ("euler", 1), ("dpmpp2m", 10))] == [
         "18 Heun steps",

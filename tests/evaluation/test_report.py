@@ -290,11 +290,12 @@ def test_strings_of_the_user_are_escaped(tmp_path):
     hostile = '<b>$x$</b>"&'
     metrics = {**inputs.metrics, "recipe": hostile}
     metrics["rows"] = {**metrics["rows"], hostile: synthetic_row("lone") | {"note": hostile}}
-    curves = [Curve(hostile, hostile, None, inputs.curves[0].records)]
+    curves = [Curve(hostile, hostile, None, inputs.curves[0].records, (hostile,))]
     changed = replace(inputs, metrics=metrics, recipe={"name": hostile}, versions={hostile: hostile}, curves=curves)
     page = write_report(tmp_path, changed).read_text(encoding="utf-8")
     assert "<b>$x$" not in page
     assert "&lt;b&gt;$x$" in page
+    assert "</bdi></b> warned: &lt;b&gt;$x$" in page
 
 
 NAMED = ("cat", "<script>alert('x')</script>", "\u0642\u0637\u0629", "\u732b" * 40 + "\n\x00")

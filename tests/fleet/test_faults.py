@@ -20,11 +20,9 @@ ARGUMENTS = [
 ]  # fmt: skip
 MOMENTS = {
     "while pairs are made": "jobs/pairs-*/result/shard-0001*",
-    "in the first stage": "jobs/student-0-*/stages/0-tsm/checkpoints/step-*.pt",
-    "at the seam of two stages": "jobs/student-0-*/stages/0-tsm/bundle.safetensors",
     "in the second stage": "jobs/student-0-*/stages/1-dm/checkpoints/step-*.pt",
 }
-"""What is there when the kill comes."""
+"""What is there when the kill comes; of each stage and the seams between them, `test_seams.py`."""
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -126,6 +126,14 @@ def test_the_queue_begins_with_the_longest_path() -> None:
     assert cost(found.by_key[found.rows[1].jobs[0]]) == 4 * cost(found.by_key[found.main.jobs[0]])
 
 
+def test_pairs_cost_what_their_solver_does() -> None:
+    costs = {}
+    for method in ("heun", "euler", "dpmpp2m"):
+        found = planned(pairs={"num_pairs": 400, "solver": {"method": method, "num_steps": 5}})
+        (costs[method],) = [cost(job) for job in found.jobs if isinstance(job.task, PairsTask)]
+    assert costs == {"heun": 400 * 9, "euler": 400 * 5, "dpmpp2m": 400 * 5}
+
+
 def stages(found: Plan, row: str) -> list[dict[str, Any]]:
     """The DM settings of a row's students."""
     chosen = next(one for one in found.rows if one.name == row)

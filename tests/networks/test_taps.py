@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from builders import tiny_denoiser
+from builders import tiny_denoiser, unet
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
 from msd.errors import RecipeError, WeightsError
-from msd.networks.build import ToyMLP
+from msd.networks.anatomy import read_anatomy
+from msd.networks.build import ToyMLP, build_unet
+from msd.networks.places import place_shapes
 from msd.networks.taps import Tap, taps
 from msd.recipe import RoleSection
 from msd.training.engine import Engine
@@ -29,6 +33,15 @@ def test_each_place_has_its_features(name: str, shape: tuple[int, ...]) -> None:
     x0, features = tap(denoiser, X, SIGMA, KEYS)
     assert features.shape == (3, *shape)
     assert torch.equal(x0, denoiser(X, SIGMA, KEYS))
+
+
+@pytest.mark.parametrize("config", [unet((8, 16), size=8), unet((4, 8, 8), 2, 16, (1, 2)), unet((8,), size=8)])
+def test_places_and_sizes_are_known_from_the_configuration(config: dict[str, Any]) -> None:
+    size = config["sample_size"]
+    spec = DenoiserSpec(noise_shape=(1, size, size), num_conditions=10)
+    denoiser = Denoiser(build_unet(config), spec).eval()
+    shapes = {name: Tap(denoiser, name).shape(denoiser, LABEL) for name in taps(denoiser.network)}
+    assert place_shapes(read_anatomy(config), size, size) == shapes
 
 
 def test_the_features_are_the_middle_block_s_output() -> None:
@@ -63,7 +76,7 @@ def test_a_role_is_called_itself_and_its_weights_learn_from_features_in_turn_onl
 
 
 def test_a_tap_that_does_not_exist_is_answered_with_those_that_do() -> None:
-    with pytest.raises(RecipeError, match=r"no tap 'middle'; it has down\.0, down\.1, bottleneck, up\.0, up\.1\."):
+    with pytest.raises(RecipeError, match=r"no tap 'middle'; it has down\.0, down\.1, bottleneck, up\.0, up\.1: set"):
         Tap(tiny_denoiser(0), "middle")
 
 

@@ -123,7 +123,7 @@ def test_real_images_are_an_alternative(teacher: Teacher, halves: Partition) -> 
     few = ImageSet("few", pixels[:7], torch.arange(7), 10, "none")
     with pytest.raises(DataError, match=r"part 1 has no real images of 7, 9; add some to few"):
         TeacherMatching(settings, replace(given, images=few))
-    with pytest.raises(DataError, match="have 3 classes, the partition 10"):
+    with pytest.raises(DataError, match="have 3 classes, the teacher 10"):
         TeacherMatching(settings, replace(given, images=ImageSet("other", pixels[:6], torch.arange(6) % 3, 3, "none")))
 
 

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from msd.commands.streams import diverted, one_line, writing
-from msd.commands.tables import job_table, metrics_table
+from msd.commands.tables import job_table, metrics_table, warnings_of
 from msd.evaluation.results import agreements, equality, headline, named_row
 from msd.files import finite
 from msd.fleet.jobs import Status
@@ -93,13 +93,19 @@ class Output:
 
     @contextmanager
     def live_jobs(self, describe: Mapping[str, str]) -> Iterator[Callable[[dict[str, Status]], None]]:
-        """A live table of jobs; on a pipe, in a log or a dumb terminal, a line whenever a job changes state instead."""
+        """A live table of jobs; on a pipe, in a log or a dumb terminal, a line whenever a job changes state or warns of
+        something instead."""
         console = self.console
         if not console.is_terminal or console.is_dumb_terminal:
             seen: dict[str, str] = {}
+            warned: set[str] = set()
 
             def log_changes(statuses: dict[str, Status]) -> None:
                 for name, status in statuses.items():
+                    for sentence in warnings_of(name, status):
+                        if sentence not in warned:
+                            warned.add(sentence)
+                            self.say(sentence)
                     if seen.get(name) != status.state:
                         seen[name] = status.state
                         took = f" after {status.seconds:.0f} s" if status.state in ("done", "stopped") else ""

@@ -24,6 +24,7 @@ from msd.evaluation.report import METRICS, PAGE, TEMPLATES, ReportInputs, write_
 from msd.evaluation.results import read_metrics
 from msd.files import sha256_file, sha256_json, write_json
 from msd.fleet.accounts import chain
+from msd.fleet.jobs import read_status
 from msd.fleet.stored import StoredPlan
 from msd.reading import read_kept
 from msd.run import Run
@@ -90,7 +91,9 @@ def curves_of(run: Run) -> list[Curve]:
         for part, key in enumerate(row.jobs):
             for job in chain(run.jobs, key):
                 shown = part if len(row.jobs) > 1 and job.key == key else None  # what all start from is no part's
-                found.setdefault(job.key, Curve(job.name, row.name, shown, _records(run.jobs / job.key)))
+                place = run.jobs / job.key
+                warnings = tuple(read_status(place).warnings)
+                found.setdefault(job.key, Curve(job.name, row.name, shown, _records(place), warnings))
     return list(found.values())
 
 

@@ -28,7 +28,7 @@ NARROWEST = 8
 NAMES_ROOM, MOST_NAMES_ROOM = 24, 72
 """Letters for the classes of a part: of a job, and of a part in its own table."""
 ERROR_LENGTH = 400
-"""Letters of a job's error under the table."""
+"""Letters of a job's error, or warning, under the table."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ JOB_COLUMNS = (
 
 
 def job_table(statuses: Mapping[str, Status], describe: Mapping[str, str], width: int) -> Table:
-    """One line a job: state, progress, speed, losses, time left; under it the errors of those that failed."""
+    """One line a job: state, progress, speed, losses, time left; under it the errors of those that failed, and warnings."""
     rows = []
     for name, status in statuses.items():
         left = status.seconds_left
@@ -110,9 +110,17 @@ def job_table(statuses: Mapping[str, Status], describe: Mapping[str, str], width
             )
         )
     table = fitted("jobs", JOB_COLUMNS, rows, width)
-    errors = [one_line(f"{name}: {status.error}")[:ERROR_LENGTH] for name, status in statuses.items() if status.error]
-    table.caption, table.caption_style = "\n".join(errors) or None, "red"
+    errors = [f"{name}: {status.error}" for name, status in statuses.items() if status.error]
+    warnings = [sentence for name, status in statuses.items() for sentence in warnings_of(name, status)]
+    said = [(errors, "red"), (warnings, "yellow")]
+    lines = [Text(one_line(text)[:ERROR_LENGTH], style) for texts, style in said for text in texts]
+    table.caption = Text("\n").join(lines) if lines else None
     return table
+
+
+def warnings_of(name: str, status: Status) -> list[str]:
+    """What the job of this name has warned of, as people are told it."""
+    return [f"Warning: {name}: {sentence}" for sentence in status.warnings]
 
 
 def _losses(status: Status) -> dict[str, float]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from msd.conditions.names import numbered
 from msd.conditions.partition import Partition
 from msd.data.pairs import PairSet
 from msd.diffusion.denoiser import DenoiserSpec
@@ -46,9 +45,7 @@ class SampleStream:
         counts = torch.bincount(keys, minlength=partition.num_conditions)
         wanted = partition.weights(part) > 0
         if missing := (wanted & (counts == 0)).nonzero().flatten().tolist():
-            names = tuple(classes) or numbered(partition.num_conditions)
-            said = [names[key] for key in missing[:MOST_NAMED]] + ["..."] * (len(missing) > MOST_NAMED)
-            raise DataError(f"part {part} has no {what} of {', '.join(said)}; {remedy}.")
+            raise DataError(f"part {part} has no {what} of {_named(missing, classes)}; {remedy}.")
         self._keys, self._order = keys, keys.argsort(stable=True)
         self._begin = counts.cumsum(0) - counts
         num_own = max(1, int(counts[wanted].sum()))
@@ -90,23 +87,46 @@ def image_stream(
 
     Raises DataError for images of another shape or other classes than the teacher's.
     """
-    if images.num_conditions != partition.num_conditions:
-        raise DataError(
-            f"the real images of {images.name} have {images.num_conditions} classes, the partition "
-            f"{partition.num_conditions}; set data to images of the classes that the teacher knows."
-        )
-    if images.pixel_shape != tuple(spec.pixel_shape):
-        raise DataError(
-            f"the real images of {images.name} have shape {images.pixel_shape}, the teacher's {tuple(spec.pixel_shape)}; "
-            "set data to images of that shape."
-        )
+    _check_fit(images, spec, partition.num_conditions)
     return SampleStream(
         images.labels,
         lambda index: spec.codec.encode(images.batch(index)),
         partition,
         part,
         what="real images",
-        remedy=f"add some to {images.name}, or leave out the stages that see images",
+        remedy=_more_of(images),
         classes=images.classes,
         held_out=held_out,
     )
+
+
+def check_images(images: ImageSet, spec: DenoiserSpec, prior: Sequence[float]) -> None:
+    """Raises DataError for images of another shape or other classes than those of the teacher with `spec`, or with none of
+    a class that its `prior` has."""
+    _check_fit(images, spec, len(prior))
+    counts = torch.bincount(images.labels, minlength=len(prior)).tolist()
+    if missing := [key for key, share in enumerate(prior) if share > 0 and not counts[key]]:
+        raise DataError(f"there are no real images of {_named(missing, images.classes)}; {_more_of(images)}.")
+
+
+def _check_fit(images: ImageSet, spec: DenoiserSpec, num_conditions: int) -> None:
+    if images.num_conditions != num_conditions:
+        raise DataError(
+            f"the real images of {images.name} have {images.num_conditions} classes, the teacher {num_conditions}; set data "
+            "to images of the classes that the teacher knows."
+        )
+    if images.pixel_shape != tuple(spec.pixel_shape):
+        raise DataError(
+            f"the real images of {images.name} have shape {images.pixel_shape}, the teacher's {tuple(spec.pixel_shape)}; "
+            "set data to images of that shape."
+        )
+
+
+def _more_of(images: ImageSet) -> str:
+    return f"add some to {images.name}, or leave out the stages that see images"
+
+
+def _named(keys: Sequence[int], classes: Sequence[str]) -> str:
+    """The first of the classes, by name where they have one."""
+    names = [classes[key] if classes else str(key) for key in keys[:MOST_NAMED]]
+    return ", ".join(names + ["..."] * (len(keys) > MOST_NAMED))

@@ -17,6 +17,7 @@ from torch import Tensor
 from msd import checks
 from msd.checks import MAX_SIGMA
 from msd.diffusion.denoiser import Condition, Denoise
+from msd.diffusion.evaluations import NUM_EVALUATIONS
 from msd.diffusion.noise import karras_sigmas
 from msd.errors import SolverError
 
@@ -136,21 +137,21 @@ def dpmpp2m(problem: Problem) -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class Method:
-    """A solver: how it walks, how many evaluations `num_steps` of its steps cost, and what people call it."""
+    """A solver: how it walks, and what people call it. What its steps cost stands in `evaluations.NUM_EVALUATIONS`."""
 
     walk: Callable[[Problem], Iterator[Tensor]]
-    num_evaluations: Callable[[int], int]
     title: str
     is_stochastic: bool = False
 
 
 METHODS: dict[str, Method] = {
-    "euler": Method(euler, lambda num_steps: num_steps, "Euler"),
-    "heun": Method(heun, lambda num_steps: 2 * num_steps - 1, "Heun"),
-    "dpmpp2m": Method(dpmpp2m, lambda num_steps: num_steps, "DPM-Solver++(2M)"),
-    "heun-sde": Method(heun_sde, lambda num_steps: 2 * num_steps - 1, "churned Heun", is_stochastic=True),
+    "euler": Method(euler, "Euler"),
+    "heun": Method(heun, "Heun"),
+    "dpmpp2m": Method(dpmpp2m, "DPM-Solver++(2M)"),
+    "heun-sde": Method(heun_sde, "churned Heun", is_stochastic=True),
 }
-"""A new solver is a function and a line here, its name in `MethodName`, and in the recipe's words (`recipe/words.py`)."""
+"""A new solver is a function and a line here, what it costs in `evaluations.py`, its name in `MethodName`, and in the
+recipe's words (`recipe/words.py`)."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class Solver:
 
     @property
     def num_function_evaluations(self) -> int:
-        return METHODS[self.method].num_evaluations(self.num_steps)
+        return NUM_EVALUATIONS[self.method](self.num_steps)
 
     @property
     def is_stochastic(self) -> bool:

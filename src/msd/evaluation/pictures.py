@@ -249,6 +249,8 @@ class Curve:
     part: int | None
     """The part of its row's partition that the job's student owns; None where the row is not divided."""
     records: list[dict[str, float]]
+    warnings: tuple[str, ...] = ()
+    """What it warned of."""
 
 
 def curve_charts(

@@ -115,6 +115,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "routing": [(batch, number(value)) for batch, value in (metrics.get("routing_ms") or {}).items()],
         "partition": partition,
         "curves": pictures.curve_charts(inputs.curves, rows, colours),
+        "warnings": [(curve.job, sentence) for curve in inputs.curves for sentence in curve.warnings],
         "memorisation": {name: row["memorisation"] for name, row in rows.items() if row.get("memorisation")},
         "recipe": _yaml(inputs.recipe),
         "targets": _yaml(metrics["targets"]) if metrics.get("targets") else None,

@@ -9,6 +9,7 @@ from pathlib import Path
 from msd import checks
 from msd.errors import RecipeError
 from msd.fleet.starts import Start, read_start
+from msd.networks.facts import read_facts
 from msd.recipe import PATHS, Recipe
 from msd.teachers.facts import TeacherFacts, read_teacher
 
@@ -25,9 +26,10 @@ class Inputs:
 
 
 def read_inputs(recipe: Recipe) -> Inputs:
-    """Look at the teacher and the starts that the recipe and its rows name. Raises WeightsError."""
+    """Look at the teacher, the starts and the images that the recipe and its rows name. Raises WeightsError, DataError."""
     checks.instance(recipe, Recipe, "recipe", "read one with load_recipe(name)", error=RecipeError)
-    return Inputs(read_teacher(recipe.teacher.source), read_starts(recipe), read_images(recipe))
+    teacher = read_teacher(recipe.teacher.source)
+    return Inputs(teacher, read_starts(recipe), read_images(recipe, teacher))
 
 
 def read_starts(recipe: Recipe) -> dict[str, Start]:
@@ -37,13 +39,21 @@ def read_starts(recipe: Recipe) -> dict[str, Start]:
     return {path: read_start(Path(path)) for path in sorted(paths)}
 
 
-def read_images(recipe: Recipe) -> str | None:
-    """Hash of the recipe's images, where a stage of it or its rows sees any. Raises DataError."""
+def read_images(recipe: Recipe, teacher: TeacherFacts) -> str | None:
+    """Hash of the recipe's images, where a stage of it or its rows sees any.
+
+    Raises DataError, also for images that are not of the shape and the classes that the teacher makes.
+    """
     if not any(settings.needs_images for one in _recipes(recipe) for _, settings in one.stage_settings()):
         return None
     from msd.data.images import load_images
+    from msd.data.streams import check_images
+    from msd.networks.folder import spec_from_json
 
-    return load_images(recipe.data).hash
+    images = load_images(recipe.data)
+    spec = spec_from_json(read_facts(teacher.folder)["spec"], source=str(teacher.folder))
+    check_images(images, spec, teacher.prior)
+    return images.hash
 
 
 def _recipes(recipe: Recipe) -> list[Recipe]:

@@ -223,7 +223,7 @@ def student_use(part: int) -> str:
     return f"{STUDENT}-{part}"
 
 
-_RESULT_KIND = Kind("a job's result", AGAIN, schema=SCHEMA)
+RESULT_KIND = Kind("a job's result", AGAIN, schema=SCHEMA)
 
 
 class Result(Notes):
@@ -249,10 +249,10 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if not os.path.lexists(path):
         return None
     try:
-        value = read_json(path, _RESULT_KIND)
+        value = read_json(path, RESULT_KIND)
         if isinstance(value, dict) and type(value.get("schema")) is int and value["schema"] != SCHEMA:
             return None
-        validated(value, Result, _RESULT_KIND, source=str(path))
+        validated(value, Result, RESULT_KIND, source=str(path))
     except RunError as error:
         set_aside(path, error)
         return None
@@ -293,6 +293,8 @@ class Status:
     steps_per_second: float = 0.0
     losses: dict[str, Measured] = field(default_factory=dict)
     error: str = ""
+    warnings: list[str] = field(default_factory=list)
+    """What its processes warned of, each sentence once, over all invocations."""
     started: float = 0.0
     """Unix time at which the present (or last) process began to work."""
     updated: float = 0.0

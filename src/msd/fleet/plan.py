@@ -20,9 +20,9 @@ from msd.conditions.splits import SplitRequest, make_partition
 from msd.errors import DataError, RecipeError
 from msd.fleet.inputs import Inputs
 from msd.fleet.jobs import START, Job, PairsTask, Resources, StageTask, TrainTask, job_seed, student_use
+from msd.fleet.possible import check_networks
 from msd.fleet.queue import queue
 from msd.fleet.starts import check_start
-from msd.networks.shrink import smaller_config
 from msd.recipe import MAIN_ROW, RANDOM, ROW_PREFIX, STUDENT, TEACHER, MatchingSection, Recipe, StageSection
 from msd.recipe import Row as RowRules
 
@@ -116,6 +116,7 @@ class _Planner:
         partition = self._partition(recipe)
         if settings is not None:
             recipe = self._held_equal(settings, recipe, partition)
+        check_networks(recipe, self._inputs, lambda other: self._row(other).recipe)
         jobs = tuple(self._student(name, recipe, partition, part) for part in range(partition.num_parts))
         equal, note = (None, _students(partition.num_parts)) if settings is None else (settings.equal, settings.note)
         row = Row(name, note, equal, recipe, partition, tuple(job.key for job in jobs))
@@ -204,9 +205,7 @@ class _Planner:
 
     def _begin(self, recipe: Recipe, partition: Partition, part: int) -> _Begin:
         """What the recipe's student of a part starts from."""
-        settings, config = recipe.student, self._inputs.teacher.config
-        if settings.reduce and config is not None:
-            smaller_config(config, settings.reduce)  # or says now which sizes there are
+        settings = recipe.student
         if settings.start == TEACHER:
             return _Begin(reduce=settings.reduce)
         if settings.start == RANDOM:

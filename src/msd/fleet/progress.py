@@ -29,7 +29,8 @@ class Progress:
         self.stop = stop
         self._check = check
         self._folder, self._writes = folder, writes
-        self._status = Status(state="running", num_steps=num_steps, seconds=read_status(folder).seconds)
+        before = read_status(folder)
+        self._status = Status(state="running", num_steps=num_steps, seconds=before.seconds, warnings=before.warnings)
         self._status.started = time.time()
         self._base, self._begin, self._reported = self._status.seconds, time.perf_counter(), 0.0
         self._first: int | None = None
@@ -49,6 +50,13 @@ class Progress:
             status.losses = {name: float(f"{value:.4g}") for name, value in losses.items() if "gradient" not in name}
         if now - self._reported >= REPORT_EVERY:
             self._reported = now
+            self._write()
+
+    def warn(self, sentence: str) -> None:
+        """Pass a warning on, at once, so that it is known before any checkpoint says that it was given; a resumed training
+        that warns of the same again says nothing new."""
+        if sentence not in self._status.warnings:
+            self._status.warnings.append(sentence)
             self._write()
 
     def done(self) -> None:

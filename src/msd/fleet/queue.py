@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msd.diffusion.evaluations import NUM_EVALUATIONS
 from msd.errors import RunError
 from msd.fleet.jobs import Job, PairsTask
 
@@ -12,7 +13,8 @@ def cost(job: Job) -> int:
     """A rough measure of a job's work, for the order of the queue: images through a network."""
     task = job.task
     if isinstance(task, PairsTask):
-        return task.num_pairs * (2 * task.solver["num_steps"] if task.solver else 1)
+        solver = task.solver
+        return task.num_pairs * (NUM_EVALUATIONS[solver["method"]](solver["num_steps"]) if solver else 1)
     return sum(stage.settings["num_updates"] * stage.settings["batch_size"] for stage in task.stages)
 
 

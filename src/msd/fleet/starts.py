@@ -10,8 +10,9 @@ from msd import checks
 from msd.conditions.partition import Partition
 from msd.errors import WeightsError
 from msd.files import sha256_file, sha256_json
-from msd.fleet.jobs import BUNDLE, result_folder
-from msd.networks.facts import FACTS, denoiser_hash, read_facts
+from msd.fleet.jobs import BUNDLE, RESULT, RESULT_KIND, Result, result_folder
+from msd.networks.facts import FACTS, identity, verified_facts
+from msd.reading import read_model
 from msd.recipe import STUDENT, Recipe
 from msd.teachers.facts import TeacherFacts
 
@@ -27,13 +28,16 @@ class Start:
 
 
 def read_start(folder: str | Path) -> Start:
-    """Find the student in `folder`: a job's folder, its result, or the student itself. Raises WeightsError."""
+    """Find the student in `folder`: a job's folder, its result, or the student itself.
+
+    Raises WeightsError, also when it or the bundle beside it is not what its checksums say; RunError when a job's result is
+    broken.
+    """
     folder = checks.path(folder, "student.start", error=WeightsError)
     for result in (result_folder(folder), folder):
         student = result / STUDENT
         if (student / FACTS).is_file():
-            bundle = result / BUNDLE
-            return _start(student, bundle if bundle.is_file() else None)
+            return _start(student, result / BUNDLE)
     if (folder / FACTS).is_file():
         return _start(folder, None)
     raise WeightsError(
@@ -42,8 +46,16 @@ def read_start(folder: str | Path) -> Start:
 
 
 def _start(student: Path, bundle: Path | None) -> Start:
-    identity = [denoiser_hash(student), sha256_file(bundle, WeightsError) if bundle else None]
-    return Start(student, bundle, sha256_json(identity), read_facts(student))
+    facts = verified_facts(student)
+    if bundle is None or not bundle.is_file():
+        return Start(student, None, sha256_json([identity(facts), None]), facts)
+    checksum, seal = sha256_file(bundle, WeightsError), bundle.with_name(RESULT)
+    sealed = read_model(seal, Result, RESULT_KIND).files if seal.is_file() else {}
+    if sealed.get(BUNDLE, checksum) != checksum:
+        raise WeightsError(
+            f"{bundle} is damaged: its checksum is not the recorded one; restore it, or start from {student} alone."
+        )
+    return Start(student, bundle, sha256_json([identity(facts), checksum]), facts)
 
 
 def check_start(start: Start, teacher: TeacherFacts, recipe: Recipe, partition: Partition, part: int) -> None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from msd.conditions.partition import Partition
 from msd.data.pairs import load_pairs
-from msd.errors import DataError, RunError
-from msd.files import replacing, replacing_folder, write_json
+from msd.errors import DataError, RunError, warn
+from msd.files import has_sha256, replacing, replacing_folder, sha256_file, write_json
 from msd.fleet.begin import begin
 from msd.fleet.jobs import BUNDLE, CHECKPOINTS, Job, TrainTask, check_content, result_folder, seal_result, stage_folder
 from msd.fleet.progress import Progress, StopRequested
 from msd.networks.folder import save_denoiser
-from msd.reading import Kind, Stored, read_model, set_aside
+from msd.reading import Kind, Sha256, Stored, read_model, set_aside
 from msd.recipe import STUDENT, TEACHER, DataSection, NetworkSection, section_of
 from msd.run import AGAIN
 from msd.stages.materials import Materials
@@ -24,6 +24,7 @@ from msd.stages.table import STAGES
 from msd.teachers.folder import load_teacher
 from msd.training.bundle import Bundle
 from msd.training.checkpoint import Checkpoints, refuse_non_finite
+from msd.training.checkpoint_files import remove_checkpoints
 from msd.training.engine import Engine
 from msd.training.loop import steps
 from msd.training.passes import stage_flops
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 LISTEN_EVERY = 5
 """Steps between two agreements to stop, where several processes share a batch."""
 HISTORY = "history.json"
-"""What a stage that is done, with others to come, says of itself: it may have ended before its number of updates."""
+"""What a stage that is done, with others to come, says of itself: it may have ended before its number of updates. It is
+written last, with the checksum of what is handed on."""
 _HISTORY_KIND = Kind("what a finished stage says of itself", AGAIN)
 
 
@@ -46,6 +48,7 @@ class _Finished(Stored):
     seed: int
     num_flops: int | None = None
     """Floating-point operations of its steps; None of one that ended before they were counted."""
+    bundle: Sha256
 
 
 def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Progress) -> None:
@@ -55,9 +58,11 @@ def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Pro
     for index, planned in enumerate(task.stages):
         settings: Any = section_of(planned.name).model_validate(planned.settings)
         place = stage_folder(folder, index, planned.name)
-        if (place / BUNDLE).is_file() and (finished := _finished(place)):
+        if finished := _finished(place):
             materials = replace(materials, bundle=Bundle.load(place / BUNDLE))
-            history.append(finished.model_dump())
+            history.append(finished.model_dump(exclude={"bundle"}))
+            if engine.is_main:
+                remove_checkpoints(place / CHECKPOINTS)  # of a process that was killed before it came to that
         else:
             stage = STAGES[planned.name](settings, materials)
             clear, num_steps = _run(stage, place, job, task, engine, progress, done)
@@ -72,9 +77,9 @@ def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Pro
                     bundle.save(result / BUNDLE)
                     seal_result(result, task.hash)
             elif engine.is_main:
-                write_json(place / HISTORY, history[-1])
                 with replacing(place / BUNDLE) as temporary:
                     bundle.save(temporary)
+                write_json(place / HISTORY, history[-1] | {"bundle": sha256_file(place / BUNDLE)})
             engine.barrier()
             clear()
             materials = replace(materials, bundle=bundle)
@@ -82,14 +87,19 @@ def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Pro
 
 
 def _finished(place: Path) -> _Finished | None:
-    """What the stage in `place` says of itself once it is done; None, and it is done again, where that is broken."""
+    """What the stage in `place` says of itself once it is done; None, and it is done again, where that is broken, or what it
+    handed on."""
     if not os.path.lexists(place / HISTORY):
         return None
     try:
-        return read_model(place / HISTORY, _Finished, _HISTORY_KIND)
+        finished = read_model(place / HISTORY, _Finished, _HISTORY_KIND)
     except RunError as error:
         set_aside(place / HISTORY, error)
         return None
+    if not has_sha256(place / BUNDLE, finished.bundle):
+        warn(f"{place / BUNDLE} is missing or damaged; stage {finished.stage} is trained again.")
+        return None
+    return finished
 
 
 def _run(

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from msd.errors import MsdError, RunError
+from msd.errors import MsdError, RunError, heard_by
 from msd.files import remove_leftovers
 from msd.fleet.jobs import LAST_WORDS, LOG, STOPPED, Job, PairsTask, State, read_status, write_status
 from msd.fleet.local import num_cores
@@ -32,14 +32,15 @@ def work(folder: Path, stop: list[int], check: Callable[[], None]) -> None:
         if engine.is_main:
             remove_leftovers(folder)
         progress = Progress(folder, job.num_steps, stop, check, writes=engine.is_main)
-        if isinstance(job.task, PairsTask):
-            from msd.fleet.pairing import pair
+        with heard_by(progress.warn):
+            if isinstance(job.task, PairsTask):
+                from msd.fleet.pairing import pair
 
-            pair(job, job.task, folder, engine, progress)
-        else:
-            from msd.fleet.training import train
+                pair(job, job.task, folder, engine, progress)
+            else:
+                from msd.fleet.training import train
 
-            train(job, job.task, folder, engine, progress)
+                train(job, job.task, folder, engine, progress)
         progress.done()
 
 

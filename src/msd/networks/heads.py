@@ -69,14 +69,21 @@ def new_head(shape: Shape, critic: Denoiser, kind: str, seed: int) -> Head:
 
     Raises RecipeError for one larger than `critic`.
     """
+    check_head(shape, critic.spec.num_conditions, kind, critic.num_parameters())
     # The initial weights are drawn from torch's global generator: fork it so that nothing else moves.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        head = Head(shape, critic.spec.num_conditions, kind)
+        return Head(shape, critic.spec.num_conditions, kind)
+
+
+def check_head(shape: Shape, num_conditions: int, kind: str, num_critic: int) -> None:
+    """Raises RecipeError for a head of `kind` on features of `shape` that is larger than a critic of `num_critic`
+    parameters."""
+    with torch.device("meta"):  # only its shapes
+        head = Head(shape, num_conditions, kind)
     size = sum(parameter.numel() for parameter in head.parameters())
-    if size > critic.num_parameters():
+    if size > num_critic:
         raise RecipeError(
             f"a {kind} head on features of shape {tuple(shape)} has {size:,} parameters, more than the critic's "
-            f"{critic.num_parameters():,}; set adm.tap to a place with fewer channels, or adm.head=pooled."
+            f"{num_critic:,}; set adm.tap to a place with fewer channels, or adm.head=pooled."
         )
-    return head

@@ -7,28 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msd import checks
 from msd.diffusion.codec import Shape
 from msd.diffusion.denoiser import Condition, Denoise, Denoiser
-from msd.errors import RecipeError, WeightsError
+from msd.errors import WeightsError
 from msd.networks.build import LabelledUNet, ToyMLP
-
-BOTTLENECK = "bottleneck"
-"""The innermost place: a U-Net's middle block. DMD2 puts its discriminator there."""
+from msd.networks.places import BOTTLENECK, check_place, place_names
 
 
 def taps(network: nn.Module) -> dict[str, nn.Module]:
     """The parts of a network that can be tapped, by name, from input to output.
 
-    `down.N` is a U-Net's N-th block on the way in, after its halving; `up.N` the N-th on the way out; `block.N` a layer of
-    the toy's network. Raises WeightsError for a network of another kind.
+    A U-Net's are named by `places`; `block.N` is a layer of the toy's network. Raises WeightsError for a network of another
+    kind.
     """
     if isinstance(network, LabelledUNet):
         model = network.model
-        found = {f"down.{number}": block for number, block in enumerate(model.down_blocks)}
-        if model.mid_block is not None:
-            found[BOTTLENECK] = model.mid_block
-        return found | {f"up.{number}": block for number, block in enumerate(model.up_blocks)}
+        middle = [] if model.mid_block is None else [model.mid_block]
+        blocks = [*model.down_blocks, *middle, *model.up_blocks]
+        return dict(zip(place_names(len(model.down_blocks), has_mid=bool(middle)), blocks, strict=True))
     if isinstance(network, ToyMLP):
         blocks = list(network.blocks)
         return {BOTTLENECK: blocks[len(blocks) // 2]} | {f"block.{number}": block for number, block in enumerate(blocks)}
@@ -43,8 +39,7 @@ class Tap:
 
     def __init__(self, denoiser: Denoiser, name: str):
         places = taps(denoiser.network)
-        if name not in places:
-            raise RecipeError(f"the network has no tap {checks.shown(name)}; it has {', '.join(places)}.")
+        check_place(name, places)
         self.name = name
         self.place = places[name]
 
