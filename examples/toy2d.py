@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msd.conditions.partition import Partition
@@ -71,8 +71,8 @@ def add_noise(x: Tensor, sigma: Tensor, draw: Draw) -> Tensor:
 class Descent:
     """Adam with a cosine decay. No momentum (beta1 = 0), as student and critic chase each other."""
 
-    def __init__(self, denoiser: Denoiser, rate: float, updates: int):
-        self.adam = torch.optim.Adam(denoiser.parameters(), lr=rate, betas=(0.0, 0.999), fused=True)
+    def __init__(self, module: nn.Module, rate: float, updates: int):
+        self.adam = torch.optim.Adam(module.parameters(), lr=rate, betas=(0.0, 0.999), fused=True)
         self.decay = torch.optim.lr_scheduler.CosineAnnealingLR(self.adam, updates, eta_min=0.05 * rate)
 
     def step(self, loss: Tensor) -> None:
@@ -82,9 +82,9 @@ class Descent:
         self.decay.step()
 
 
-def fit_start(teacher: Teacher, size: tuple[int, int], updates: int, seed: int) -> Denoiser:
+def fit_start(teacher: Teacher, size: tuple[int, int], updates: int, seed: int, sigma_init: float = SIGMA_INIT) -> Denoiser:
     """Teacher score matching: regress a network on the teacher's denoiser, as there are no weights to copy from it."""
-    start = Denoiser(ToyMLP(2, len(CLASSES), *size), DenoiserSpec((2,), len(CLASSES), sigma_init=SIGMA_INIT))
+    start = Denoiser(ToyMLP(2, len(CLASSES), *size), DenoiserSpec((2,), len(CLASSES), sigma_init=sigma_init))
     descent = Descent(start, 3e-3, updates)
     for step in range(updates):
         draw = Draw(seed, f"start of {size}", step)  # all randomness of a step: a function of seed, place and step
@@ -132,7 +132,7 @@ def generate(students: list[Denoiser], partition: Partition, noise: Tensor, cond
     samples, owner = torch.empty_like(noise), partition.assign(condition)
     for part, student in enumerate(students):
         mine = owner == part
-        samples[mine] = one_step(student, noise[mine], condition[mine], SIGMA_INIT)
+        samples[mine] = one_step(student, noise[mine], condition[mine], student.spec.sigma_init)
     return samples
 
 
