@@ -206,7 +206,36 @@ RECIPES = (
     "recipe.variant(None)",
     "recipe.variant({'dm.weight': float('nan')})",
 )
+SIZES = (
+    "shrink.candidates({})",
+    "shrink.candidates({'block_out_channels': []})",
+    "shrink.candidates(config | {'down_block_types': ['CrossAttnDownBlock2D'] * 2})",
+    "shrink.smaller_config(config, 'x')",
+    "shrink.smaller_config(config, None)",
+    "shrink.smaller_config(config, True)",
+    "shrink.smaller_config(config, float('nan'))",
+    "shrink.smaller_config(config, -0.1)",
+    "shrink.smaller_config(config, 1)",
+    "shrink.smaller_config(config, 0.1)",
+    "inherit.inherit(teacher, {})",
+    "inherit.inherit(teacher, config | {'block_out_channels': [8, 32]})",
+    "inherit.inherit(teacher, config | {'block_out_channels': [7, 16]})",
+    "inherit.inherit(teacher, config | {'block_out_channels': [0, 16]})",
+    "inherit.inherit(teacher, config | {'in_channels': 3})",
+    "inherit.inherit(teacher, config | {'layers_per_block': 9})",
+    "inherit.inherit(teacher, config | {'norm_num_groups': 3})",
+    "inherit.fresh(teacher, config, -1)",
+    "inherit.fresh(teacher, config, 0.5)",
+    "taps.Tap(teacher, 'middle')",
+    "taps.Tap(teacher, 3)",
+    "taps.Tap(teacher, None)",
+)
 FINE_ONES = (
+    "shrink.smaller_config(config, 0).config",
+    "shrink.smaller_config(config, 0.42).config",
+    "inherit.inherit(teacher, config)(noise, torch.ones(2), labels)",
+    "inherit.inherit(teacher, shrink.smaller_config(config, 0.42).config)(noise, torch.ones(2), labels)",
+    "taps.Tap(teacher, 'bottleneck')(teacher, noise, torch.ones(2), labels)",
     "cohort.generate([1, 2], noise=torch.zeros(2, 1, 8, 8).double())",
     "cohort.generate(['3'], seed=0)",
     "cohort.generate([3, 3], seed=0)",
@@ -256,6 +285,7 @@ def expressions() -> Iterator[tuple[str, Expect]]:
         *DENOISERS,
         *MIXTURES,
         *RECIPES,
+        *SIZES,
     ]
     for text in wrong:
         yield text, EITHER if any(word in text for word in ACCEPTABLE) else ERROR
@@ -283,9 +313,12 @@ def _evaluate(text: str, world: World) -> None:
     import torch
 
     import msd
+    from msd.networks import inherit, shrink, taps
+    from msd.networks.facts import read_config
 
     names: dict[str, Any] = {"msd": msd, "np": np, "torch": torch, "run": world.run, "folder": world.teacher}
     names |= {"noise": torch.zeros(2, 1, 8, 8), "labels": torch.tensor([0, 1])}
+    names |= {"shrink": shrink, "inherit": inherit, "taps": taps, "config": read_config(world.teacher)}
     made = {
         "cohort": lambda: msd.Cohort.load(world.run / "cohort"),
         "teacher": lambda: msd.load_denoiser(world.teacher),

@@ -12,10 +12,10 @@ from benchmarks.abuse.tree import differences, snapshot
 from benchmarks.abuse.world import World
 
 RUN_VERBS = ("demo", "pretrain", "partition", "pairs", "distill")
-RECIPE_VERBS = (*RUN_VERBS, "plan")
+RECIPE_VERBS = (*RUN_VERBS, "plan", "shrink")
 FOLDER_VERBS = ("status", "report", "sample", "eval")
 ALL_VERBS = (*RECIPE_VERBS, *FOLDER_VERBS, "recipes")
-OUT_VERBS = (*RUN_VERBS, "report", "sample", "eval")
+OUT_VERBS = (*RUN_VERBS, "report", "sample", "eval", "shrink")
 ODD_WORDS = {
     "empty": "",
     "space": " ",
@@ -129,7 +129,11 @@ def _numbers() -> Iterator[Case]:
             f"distill/students-{value!r}",
             lambda scene, value=value: ["distill", *subject(scene, "distill"), f"--students={value}"],
         )
-    for verb in ("plan", "sample", "eval", "distill", "demo"):
+    for value in ("-1", "1", "1.0", "x", "", "nan", "inf", "1e400", "0.1", "0,42", "42%", "\u0663"):
+        yield untouched(
+            f"shrink/reduce-{value!r}", lambda scene, value=value: ["shrink", *subject(scene, "shrink"), f"--reduce={value}"]
+        )
+    for verb in ("plan", "sample", "eval", "distill", "demo", "shrink"):
         for value in ("cuda", "cuda:99", "tpu", "", "[bold]", "cpu:x"):
             yield untouched(
                 f"{verb}/device-{value!r}",
@@ -192,7 +196,7 @@ def _read_only(verb: str) -> Case:
         closed = scene.work / "closed"
         closed.mkdir()
         closed.chmod(0o555)
-        target = closed / {"sample": "x.npz", "eval": "x.json"}.get(verb, "run")
+        target = closed / {"sample": "x.npz", "eval": "x.json", "shrink": "x.json"}.get(verb, "run")
         done = scene.run(verb, *subject(scene, verb), "--out", target, is_humble=True, seconds=30)
         return judge(done, Expect((2,), names=("closed",)))
 
@@ -206,6 +210,10 @@ def _fine() -> Iterator[Case]:
     yield untouched("recipes/json", lambda scene: ["recipes", "--json"], FINE)
     yield untouched("recipes/one-json", lambda scene: ["recipes", "digits", "--json"], FINE)
     yield untouched("plan/json", lambda scene: ["plan", *scene.world.recipe, "--json"], FINE)
+    yield untouched("shrink/json", lambda scene: ["shrink", *subject(scene, "shrink"), "--reduce=0.42", "--json"], FINE, 30)
+    yield untouched(
+        "shrink/whole", lambda scene: ["shrink", *subject(scene, "shrink"), "--reduce=0", "--out=s.json"], FINE, 30
+    )
     yield untouched("status/json", lambda scene: ["status", *subject(scene, "status"), "--json"], FINE)
     yield untouched("sample/json", lambda scene: ["sample", *subject(scene, "sample"), "--json", "--num=1"], FINE)
     yield untouched("eval/json", lambda scene: ["eval", *subject(scene, "eval"), "--json"], FINE, 30)

@@ -57,7 +57,7 @@ def _mentions(role: Role) -> tuple[str, ...]:
 
 def _case(group: str, name: str, role: Role, verb: str, harm: Damage, extent: Extent, *, is_humble: bool = False) -> Case:
     def play(scene: Scene) -> list[Fault]:
-        run = scene.finished() if role.base == "run" else scene.copy("halted")
+        run = scene.finished() if role.base == "run" else scene.copy(role.base)
         scene.keep(scene.folder / "victim.txt")
         path = role.find(run)
         harm(path)
@@ -131,7 +131,16 @@ def _whole(role: Role) -> Iterator[Case]:
         yield _case("files-key", name, role, verb, damages.rewritten(damages.WHOLE[name]), extent)
 
 
-_NO_SCHEMA = ("timings", "status", "halted-status", "records", "halted-records", "partition-report", "checkpoints")
+_NO_SCHEMA = (
+    "timings",
+    "status",
+    "halted-status",
+    "records",
+    "halted-records",
+    "partition-report",
+    "checkpoints",
+    "history",
+)
 _NUM_KEYS = 6
 
 

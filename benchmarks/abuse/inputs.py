@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 
 from benchmarks.abuse import damage as damages
@@ -110,6 +111,7 @@ def cases(world: World) -> Iterator[Case]:
         for name, harm in damages.byte_damages(random.Random(kind), truncations=4, flips=6).items():
             yield _file(kind, name, good, harm, EITHER)
     yield from _teachers(world)
+    yield from _starts()
 
 
 def _texts(kind: str, texts: dict[str, str], expect: Expect) -> Iterator[Case]:
@@ -188,3 +190,32 @@ def _teacher(file: str, name: str, harm: Damage, expect: Expect, *, is_humble: b
         return _judged(scene, words, expect, is_humble)
 
     return Case("user-files", f"teacher/{file}/{name}", play)
+
+
+START_FILES = (*(f"student/{file}" for file in TEACHER_FILES), "bundle.safetensors", "result.json")
+"""Of a finished job from which students start. What is handed on may be missing, and so may the list of checksums."""
+
+
+def _starts() -> Iterator[Case]:
+    for file in START_FILES:
+        needed = file.startswith("student/")
+        for name, harm in damages.TYPES.items():
+            spoilt = name in damages.BROKEN_CONTENT[1:] and file != "result.json"
+            yield _start(file, f"type-{name}", harm, Expect((2,)) if needed or spoilt else EITHER, name == "unreadable")
+        for name, harm in damages.byte_damages(random.Random(file), truncations=1, flips=2).items():
+            sealed = file.endswith(".safetensors") or (needed and name.startswith("truncated"))
+            yield _start(file, name, harm, Expect((2,)) if sealed else EITHER)
+
+
+def _start(file: str, name: str, harm: Damage, expect: Expect, is_humble: bool = False) -> Case:
+    def play(scene: Scene) -> list[Fault]:
+        start = scene.folder / "start"
+        (result,) = scene.world.run.glob("jobs/single-*/result")
+        shutil.copytree(result, start)
+        harm(start / file)
+        for path in start.rglob("*"):
+            scene.guard(path)
+        words = ["partition", *scene.world.recipe, "--set", "rows={}", "--set", f"student.start={start}", "--json"]
+        return _judged(scene, [*words, "--out", scene.work / "run"], expect, is_humble)
+
+    return Case("user-files", f"start/{file}/{name}", play)

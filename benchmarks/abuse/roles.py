@@ -21,7 +21,7 @@ class Role:
     nature: Nature
     makers: tuple[str, ...] = ()
     readers: tuple[str, ...] = ()
-    base: Literal["run", "halted"] = "run"
+    base: Literal["run", "whole", "halted"] = "run"
 
     def find(self, base: Path) -> Path:
         found = sorted(base.glob(self.pattern))
@@ -70,6 +70,9 @@ ROLES = (
     Role("page", "report/index.html", "index", makers=("report",)),
     Role("checkpoint", "jobs/student-*/stages/*/checkpoints/step-*.pt", "result", makers=("distill",), base="halted"),
     Role("checkpoints", "jobs/student-*/stages/*/checkpoints/checkpoints.json", "index", makers=("distill",), base="halted"),
+    Role("history", "jobs/student-*/stages/0-*/history.json", "result", makers=("distill",), base="halted"),
+    Role("stage-bundle", "jobs/student-*/stages/0-*/bundle.safetensors", "result", makers=("distill",), base="halted"),
+    Role("head-bundle", f"{STUDENT}/result/bundle.safetensors", "result", makers=("distill",), base="whole"),
     Role("halted-records", "jobs/student-*/stages/*/records.jsonl", "books", makers=("distill",), base="halted"),
     Role("halted-status", "jobs/student-0-*/status.json", "books", makers=("distill", "status"), base="halted"),
     Role("halted-job", "jobs/student-0-*/job.json", "index", makers=("distill",), base="halted"),

@@ -16,20 +16,26 @@ TINY = (
     *("--set", "evaluation.latency_repeats=1", "--set", "pretrain.num_updates=2", "--set", "pretrain.batch_size=8"),
     *("--set", "rows={single: {partition.num_parts: 1, equal: updates-per-student}}"),
 )
-LONG = ("--set", "rows={}", "--set", "dm.num_updates=24")
-"""On top of TINY: so many steps that a signal meets one."""
+LONG = (
+    *("--set", "rows={}", "--set", "stages=[tsm,dm,adm]", "--set", "student.start=random", "--set", "dm.num_updates=12"),
+    *("--set", "tsm.num_updates=6", "--set", "tsm.batch_size=8", "--set", "adm.num_updates=4"),
+    *("--set", "adm.discriminator_warmup=2", "--set", "adm.critic_turns=1", "--set", "adm.batch_size=8"),
+    *("--set", "adm.regression.batch_size=8"),
+)
+"""On top of TINY: so many steps, in all stages, that a signal meets one."""
 SAMPLED = ("--labels", "0,3,7", "--num", "2", "--seed", "5")
 SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class World:
-    """Folders `teacher`, `run`, `halted` below `folder`, and the results of undisturbed runs."""
+    """Folders `teacher`, `run`, `whole` (a run of all stages), `halted` (one that was stopped in its second stage) below
+    `folder`, and the results of undisturbed runs."""
 
     folder: Path
     run_tensors: dict[str, str] = field(default_factory=dict)
     long_tensors: dict[str, str] = field(default_factory=dict)
-    """Of the run that `halted` would have become."""
+    """Of `whole`, which `halted` would have become."""
     samples: str = ""
     """What `msd sample COHORT` with SAMPLED makes."""
     scores: dict[str, str] = field(default_factory=dict)
@@ -94,9 +100,9 @@ def _command(folder: Path, *arguments: object) -> Done:
 
 
 def _halt(folder: Path, *arguments: object) -> None:
-    """Stop a command once both students have checkpoints."""
+    """Stop a command once a student has checkpoints of its second stage."""
     running, halted = _start(folder, arguments), Path(str(arguments[-1]))
-    pattern = "jobs/student-*/stages/*/checkpoints/checkpoints.json"
+    pattern = "jobs/student-*/stages/1-*/checkpoints/checkpoints.json"
     if running.wait(SECONDS, stop=lambda: len(list(halted.glob(pattern))) == 1):
         raise RuntimeError(f"the training to be stopped was over too soon: {running.finish(1).stderr}")
     running.signal(signal.SIGTERM)
