@@ -36,6 +36,7 @@ def import_everything() -> None:
     import msd.commands.pretrain
     import msd.commands.sample
     import msd.commands.show
+    import msd.commands.shrink
     import msd.fleet.pairing
     import msd.fleet.training
     import msd.fleet.worker
