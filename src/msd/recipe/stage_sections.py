@@ -129,7 +129,8 @@ class TSMSection(StageSection):
     in the paper."""
     scope: Literal["part", "all"] = "part"
     """`part`: each student on the conditions of its own part; `all`: once on all conditions, and every student starts from
-    that one. The paper does not say which. Default: not tuned."""
+    that one. The paper does not say which. Default: part, which runs side by side; at equal compute, all was better from
+    random weights and level from the teacher's slices (docs/results.md)."""
     log_sigma_mean: LogSigma = -1.2
     """Mean of ln(sigma) of the noise. Default: EDM's, as the teacher's own training."""
     log_sigma_deviation: Deviation = 1.2
@@ -284,10 +285,10 @@ class ADMSection(MatchingSection):
     head: Literal["pooled", "strided"] = "pooled"
     """What stands on the features: pooled (a 3x3 convolution, then a mean over places), or strided (convolutions of stride 2
     down to one place, DMD2's). Default: the prototype's, on 2x2 features; strided for 8x8 and more."""
-    adversarial_weight: NonNegative = 0.3
-    """Factor of the GAN term in the student's loss. Default: the prototype's; DMD2 has 3e-3 at 64x64 pixels. Go by the
-    recorded ratio of the gradients' norms, GAN's to DM's: on digits without pairs, 0.3 gave a ratio of 3, which bought
-    recall with precision, 0.1 one of 1.4, which improved recall and distance both."""
+    adversarial_weight: NonNegative = 1.0
+    """Factor of the GAN term in the student's loss; DMD2 has 3e-3 at 64x64 pixels. Default: measured on digits together with
+    `r1_weight` (docs/results.md); without that penalty, 0.1 improved recall and distance both, and 0.3 bought recall with
+    precision. Go by the recorded ratio of the gradients' norms, GAN's to DM's."""
     discriminator_weight: NonNegative = 1.0
     """Factor of the discriminator's loss beside the critic's, which counts where it trains the critic. Default: the
     prototype's; DMD2 has 1e-2."""
@@ -298,9 +299,9 @@ class ADMSection(MatchingSection):
     are of noise with noise, and it learned nothing."""
     discriminator_warmup: Whole = 40
     """Updates of the discriminator alone before the first one of the student. Default: the prototype's; DMD2 has none."""
-    r1_weight: NonNegative = 0.0
-    """Factor of the approximate R1 penalty, which keeps the discriminator from answering steeply around real images.
-    Default: 0, as in DMD2; FastGen recommends 100 to 1000 where it is used."""
+    r1_weight: NonNegative = 10.0
+    """Factor of the approximate R1 penalty, which keeps the discriminator from answering steeply around real images; DMD2
+    has none (0), FastGen recommends 100 to 1000 where it is used. Default: measured on digits (docs/results.md)."""
     r1_sigma: Sigma = 0.1
     """Deviation of the noise by which that penalty moves real images. Default: FastGen's."""
     trained_layers: Literal["all", "no-convolutions"] = "all"
