@@ -207,7 +207,7 @@ OPTIONS = [
     {"tap": "down.0"},
     {"tap": "up.1", "critic_turns": 2},
     {"head": "strided", "tap": "down.0"},
-    {"adversarial_weight": 3.0},
+    {"adversarial_weight": 0.1},
     {"weight": 0.0},
     {"discriminator_weight": 0.01},
     {"discriminator_sigma_low": 1.0},
@@ -216,8 +216,8 @@ OPTIONS = [
     {"critic_learning_rate": 1e-3},
     {"learning_rate": 1e-3},
     {"discriminator_warmup": 1},
-    {"r1_weight": 10.0},
-    {"r1_weight": 10.0, "r1_sigma": 0.5},
+    {"r1_weight": 0.0},
+    {"r1_sigma": 0.5},
     {"regression": PairedSection(weight=1, batch_size=4), "pairs": random_pairs()},
     {"trained_layers": "no-convolutions"},
 ]
@@ -233,7 +233,7 @@ def test_each_option_runs_and_changes_the_training(teacher: Teacher, halves: Par
     assert all(map(math.isfinite, known))
     assert changed({"student": weights(usual)["student"]}, {"student": weights(other)["student"]})
     assert ("student/regression" in records[-1] and records[-1]["student/regression"] > 0) == ("regression" in changes)
-    assert ("discriminator/r1" in records[-1]) == ("r1_weight" in changes)
+    assert ("discriminator/r1" in records[-1]) == (changes.get("r1_weight") != 0)
 
 
 def test_convolutions_stay_as_they_are_where_they_are_frozen(teacher: Teacher, halves: Partition) -> None:
