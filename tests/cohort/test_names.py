@@ -82,7 +82,7 @@ def test_a_cohort_keeps_the_names_it_is_assembled_with(named: msd.Cohort, cohort
     assert "classes" not in json.loads((cohort.folder / MANIFEST).read_text())  # as cohorts were before classes had names
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TEN_NAMES)
 def test_any_names_are_saved_and_read_again(cohort: Manifest, halves: Partition, names: list[str]) -> None:
     students = [cohort.folder.parent / f"student-{part}" for part in range(2)]

@@ -108,7 +108,7 @@ def test_a_size_that_fits_no_network_names_one_that_does(size: int) -> None:
 
 
 @given(st.floats(60, 30_000), st.sampled_from([SMALL, LARGE]), st.floats(0.3, 5), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_plan_fills_its_budget_and_never_exceeds_it(seconds: float, facts: Facts, speed: float, num: int) -> None:
     measured = costs(facts, speed=speed, num_processes=num)
     try:
@@ -132,7 +132,7 @@ def test_a_plan_fills_its_budget_and_never_exceeds_it(seconds: float, facts: Fac
 
 
 @given(st.floats(200, 4000), st.floats(1.1, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_more_time_never_buys_a_smaller_network(seconds: float, factor: float) -> None:
     measured = costs(LARGE)
     try:
@@ -177,7 +177,7 @@ def test_parts_are_four_where_each_has_two_classes(classes: int, parts: int) -> 
 
 
 @given(st.lists(st.integers(1, 5000), min_size=2, max_size=30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_rarest_part_has_a_batch_of_pairs_or_the_plan_says_so(counts: list[int]) -> None:
     facts = Facts(tuple(counts), 8, 1)
     choice = plan_budget(3600, costs(facts), facts)

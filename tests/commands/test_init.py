@@ -135,7 +135,7 @@ def test_names_of_classes_cannot_break_the_file(tmp_path: Path) -> None:
     assert "猫" in text
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @example("", "\xa0", "")
 @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=60))
 def test_whatever_is_said_and_set_reads_back(said: str, value: str, why: str) -> None:

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -35,7 +35,6 @@ def partitions(draw):
 
 
 @given(partitions())
-@settings(deadline=None)
 def test_assign_agrees_with_the_parts(partition):
     """Each class is assigned to the one part that lists it, and every class has one."""
     owner = partition.assign(range(partition.num_conditions)).tolist()
@@ -44,7 +43,6 @@ def test_assign_agrees_with_the_parts(partition):
 
 
 @given(partitions())
-@settings(deadline=None)
 def test_weights_are_the_prior_given_the_part(partition):
     """P(class | part) P(part) is the prior; weights are zero outside the part and sum to one."""
     total = torch.zeros(partition.num_conditions)
@@ -59,7 +57,6 @@ def test_weights_are_the_prior_given_the_part(partition):
 
 
 @given(partitions(), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_hash_is_of_the_division_alone(partition, random):
     """Order within a part and the method do not count."""
     shuffled = tuple(tuple(random.sample(part, len(part))) for part in partition.parts)
@@ -67,7 +64,6 @@ def test_hash_is_of_the_division_alone(partition, random):
 
 
 @given(partitions())
-@settings(deadline=None)
 def test_round_trip_through_json(partition):
     """What was saved comes back equal, with the same hash."""
     value = json.loads(json.dumps(partition.to_json()))

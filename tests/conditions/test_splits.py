@@ -34,7 +34,6 @@ def assert_balanced_cover(method, request):
 
 
 @given(requests())
-@settings(deadline=None)
 def test_contiguous_is_a_balanced_cover_of_blocks(request):
     """Total, disjoint, sizes within one, repeatable; and read part by part the classes are in order."""
     partition = assert_balanced_cover("contiguous", request)
@@ -42,7 +41,6 @@ def test_contiguous_is_a_balanced_cover_of_blocks(request):
 
 
 @given(requests())
-@settings(deadline=None)
 def test_random_is_a_balanced_cover(request):
     """Total, disjoint, sizes within one, and the same for the same seed."""
     partition = assert_balanced_cover("random", request)
@@ -50,7 +48,7 @@ def test_random_is_a_balanced_cover(request):
 
 
 @given(requests(max_conditions=16))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_balanced_kmeans_is_a_balanced_cover(request):
     """Total, disjoint, sizes within one, and repeatable, for any embeddings and any number of parts."""
     assert_balanced_cover("balanced-kmeans", request)

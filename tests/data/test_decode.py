@@ -52,7 +52,7 @@ def test_an_image_of_the_right_size_is_not_touched(form: str, fit: Any, pixels: 
     channels=st.sampled_from([1, 3]),
     fit=st.sampled_from(["crop", "pad", "stretch"]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_size_comes_to_the_one_asked_for(side: int, size: int, channels: int, fit: Any) -> None:
     pixels = np.full((side, 2 * side, 3), (10, 10, 200), np.uint8)
     found = decode(pixels, Decoding(size, channels, fit, (10, 10, 200)))  # pyright: ignore[reportArgumentType]
@@ -187,7 +187,7 @@ def test_a_bomb_is_refused_by_its_header(size: tuple[int, int], monkeypatch: pyt
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_file_that_was_cut_is_damaged_or_whole(form: str, data: st.DataObject) -> None:
     """Never an image that is in part black."""
     content = encoded(np.tile(COLOUR, (4, 4, 1)), form)
@@ -203,7 +203,7 @@ def test_a_file_that_was_cut_is_damaged_or_whole(form: str, data: st.DataObject)
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_file_with_another_byte_is_read_or_damaged_and_nothing_else(form: str, place: float, value: int) -> None:
     content = bytearray(encoded(COLOUR, form))
     content[int(place * len(content))] = value

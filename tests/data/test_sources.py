@@ -79,9 +79,7 @@ def test_the_same_pictures_are_one_set_in_every_layout(layout: str, channels: in
     seed=st.integers(0, 10**6),
     layouts=st.permutations(list(WRITERS)),
 )
-@settings(
-    max_examples=12, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_pictures_are_one_set_in_any_two_layouts(
     tmp_path_factory: pytest.TempPathFactory, cache: Path, num: int, size: int, channels: int, seed: int, layouts: list[str]
 ) -> None:

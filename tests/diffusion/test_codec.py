@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from msd.diffusion.codec import AffineCodec, FoldedCodec
@@ -10,7 +10,6 @@ from msd.errors import DataError
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=8), st.floats(-1, 1), st.floats(0.1, 4))
-@settings(deadline=None)
 def test_affine_round_trip(pixels, shift, scale):
     """Decoding what was encoded gives the pixels back, and the shift is the model space's zero."""
     codec, original = AffineCodec(shift, scale), torch.tensor(pixels)
@@ -31,7 +30,6 @@ def test_affine_keeps_the_shape(shape):
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 2, 4]), st.integers(0, 2**31))
-@settings(deadline=None)
 def test_folding_moves_pixels_and_changes_none(channels, rows, columns, fold, seed):
     """The folded samples are the affine ones in other places: each square of pixels is one place's channels."""
     shape = (channels, rows * fold, columns * fold)

@@ -62,7 +62,6 @@ def assert_is_gaussian_denoiser(parameterisation, network, levels, mean, deviati
 
 
 @given(st.floats(1e-3, 1e3), st.floats(0.1, 5))
-@settings(deadline=None)
 def test_edm_normalises_input_variance_and_loss_weight(sigma, sigma_data):
     """c_in^2 (sigma^2 + sd^2) = 1 and 1 / c_out^2 is the EDM loss weight, at every noise level."""
     level = torch.tensor([sigma], dtype=torch.float64)
@@ -90,7 +89,6 @@ def test_edm_under_all_noise_relies_on_the_network():
 
 
 @given(sigmas, st.floats(0.1, 3))
-@settings(deadline=None)
 def test_edm_with_zero_network_is_optimal_for_standardised_gaussian(levels, sigma_data):
     """For data N(0, sd^2) the preconditioning alone is the posterior mean: the network has nothing to add."""
     assert_is_gaussian_denoiser(
@@ -99,7 +97,6 @@ def test_edm_with_zero_network_is_optimal_for_standardised_gaussian(levels, sigm
 
 
 @given(sigmas, means, deviations, st.floats(0.2, 2))
-@settings(deadline=None)
 def test_edm_exact_prediction_gives_gaussian_denoiser(levels, mean, deviation, sigma_data):
     """A network that knows only c_in x and c_noise, and predicts EDM's target exactly, gives the posterior mean."""
 
@@ -115,7 +112,7 @@ def test_edm_exact_prediction_gives_gaussian_denoiser(levels, mean, deviation, s
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
 @given(sigmas, means, deviations)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_vp_exact_prediction_gives_gaussian_denoiser(prediction, levels, mean, deviation):
     """A VP network that predicts eps, v or x0 exactly from (x_t, t) gives the posterior mean in sigma space."""
     squares = np.array(SCHEDULE)
@@ -132,7 +129,7 @@ def test_vp_exact_prediction_gives_gaussian_denoiser(prediction, levels, mean, d
 
 @pytest.mark.parametrize("time_scale", [1.0, 1000.0])
 @given(sigmas, means, deviations)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_flow_exact_velocity_gives_gaussian_denoiser(time_scale, levels, mean, deviation):
     """A flow network that predicts E[n - x0 | (1 - t) x0 + t n] exactly gives the posterior mean in sigma space."""
 
@@ -198,7 +195,6 @@ def test_guidance_of_scale_one_is_the_denoiser_itself():
 
 
 @given(st.floats(-3, 8))
-@settings(deadline=None)
 def test_guidance_is_linear_in_its_scale(scale):
     """D_null + scale (D_condition - D_null): scale 0 is the null estimate, and the scale extrapolates linearly."""
     x, sigma, condition = torch.tensor([[1.0, -2.0], [0.5, 4.0]]), torch.ones(2), torch.tensor([3, 1])

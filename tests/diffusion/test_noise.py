@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -19,7 +19,6 @@ def seeded(seed=0):
 
 
 @given(st.integers(2, 64), st.floats(1e-3, 10), st.floats(1e-3, 200), st.floats(1, 10))
-@settings(deadline=None)
 def test_grid_falls_from_sigma_max_to_sigma_min_to_zero(num_steps, sigma_min, sigma_max, rho):
     """sigma_max first, sigma_min at index num_steps - 1, 0 last, strictly decreasing, uniform in sigma^(1/rho)."""
     assume(sigma_min * 1.01 < sigma_max)

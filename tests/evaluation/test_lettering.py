@@ -17,7 +17,7 @@ def grid(num_rows: int, channels: int = 1):
     return grid_image(torch.rand(num_rows * 2, channels, 8, 8, generator=generator) * 2 - 1, 2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=40), min_size=1, max_size=4), st.booleans())
 def test_the_grid_itself_is_unchanged_whatever_the_names(names: list[str], in_colour: bool) -> None:
     plain = grid(len(names), 3 if in_colour else 1)

@@ -41,7 +41,7 @@ def random_covariance(seed, dimension=3):
 
 
 @given(st.lists(st.floats(0.1, 3), min_size=6, max_size=6), st.lists(st.floats(-3, 3), min_size=3, max_size=3))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_frechet_distance_of_axis_aligned_gaussians(deviations, shift):
     """Diagonal covariances: |m1 - m2|^2 + sum (s1 - s2)^2."""
     first, second = torch.tensor(deviations, dtype=torch.float64).reshape(2, 3)
@@ -185,7 +185,7 @@ def test_memorisation_of_bytes_is_that_of_their_floats():
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(0, 1000), st.sampled_from([1e-3, 1.0, 100.0]))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_nearest_distances_by_pieces_are_the_exact_ones(num_points, num, rows, seed, scale):
     """Whatever the size of a piece, and for the nearest other one as well."""
     generator = torch.Generator().manual_seed(seed)

@@ -58,7 +58,7 @@ def test_a_shared_start_counts_once(tmp_path: Path) -> None:
     assert found["num_updates"] == 30 + 20
     assert found["total_updates"] == 30 + 2 * 20
     assert found["total_images"] == 30 * 10 + 2 * 20 * 4
-    assert (found["num_students"], found["start"], found["batch_size"]) == (2, "tsm", 4)
+    assert (found["num_students"], found["batch_size"]) == (2, 4)
     assert found["training_seconds"] == 30.0
     assert found["stages"] == [
         {"stage": "tsm", "num_updates": 30, "batch_size": 10, "own": True},
@@ -79,12 +79,12 @@ def test_each_part_s_own_stages_count_for_each(tmp_path: Path) -> None:
     found = account(tmp_path, row(*keys))
     assert found["total_updates"] == (20 + 20) + (50 + 20)
     assert found["total_images"] == 20 * 10 + 50 * 10 + 2 * 20 * 4
-    assert found["start"] == "random"
+    assert found["lineage"] == "random weights"
 
 
 def test_a_copy_of_the_teacher_is_called_so(tmp_path: Path) -> None:
     found = account(tmp_path, row(trained(tmp_path, "student", 0, (DM, 20))))
-    assert (found["start"], found["lineage"]) == ("teacher", "the teacher")
+    assert found["lineage"] == "the teacher"
 
 
 def test_a_lineage_is_said_in_words(tmp_path: Path) -> None:

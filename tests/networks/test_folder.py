@@ -226,7 +226,7 @@ SAFE_CONFIG = ["norm_eps", "flip_sin_to_cos", "freq_shift", "dropout", "norm_num
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_any_change_of_content_is_another_denoiser_and_a_copy_is_not(data: st.DataObject) -> None:
     """A weight, a configuration value, a field of the spec; while the place and what else is noted do not count."""
     with tempfile.TemporaryDirectory() as place:

@@ -80,7 +80,7 @@ def test_the_first_candidate_is_the_teacher_itself_and_no_two_are_the_same(kind:
 
 
 @given(reduce=st.floats(0, 0.999), kind=st.sampled_from(["digits", "attending", "one head", "resampling blocks"]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_nearest_is_chosen_and_runs(reduce: float, kind: str) -> None:
     config = KINDS[kind]
     distance = min(abs(one.cut - reduce) for one in candidates(config))

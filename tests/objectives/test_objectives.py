@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from msd.objectives.denoising import denoising_loss, edm_weight, unweighted_denoising_loss
@@ -19,7 +19,6 @@ def seeded(seed=0):
 
 
 @given(st.floats(-3, 3), st.floats(-3, 3), st.floats(0.2, 2), st.floats(0.05, 20))
-@settings(deadline=None)
 def test_dm_gradient_of_gaussians(student_mean, teacher_mean, deviation, sigma):
     """Teacher N(m_t, s^2), critic N(m_s, s^2): (m_s - m_t) sigma^2 / (s^2 + sigma^2), over mean|x - teacher's x0|."""
     x = student_mean + deviation * torch.randn(6, 1, 4, 4, generator=seeded(), dtype=torch.float64)
@@ -33,7 +32,6 @@ def test_dm_gradient_of_gaussians(student_mean, teacher_mean, deviation, sigma):
 
 
 @given(st.floats(0.01, 100))
-@settings(deadline=None)
 def test_dm_gradient_is_free_of_the_data_scale(scale):
     """Scaling all images scales numerator and normaliser alike, so the gradient stays."""
     x, teacher, critic = (torch.randn(3, 2, generator=seeded(seed)) for seed in range(3))
@@ -105,7 +103,6 @@ def test_dm_gradient_is_float32_for_half_inputs():
 
 
 @given(st.floats(0.01, 50), st.floats(0.1, 2))
-@settings(deadline=None)
 def test_edm_weight_closed_form(sigma, sigma_data):
     """(sigma^2 + sd^2) / (sigma sd)^2."""
     weight = float(edm_weight(torch.tensor(sigma, dtype=torch.float64), sigma_data))
@@ -135,7 +132,6 @@ def discrete_world():
 
 
 @given(st.lists(st.floats(-2, 2), min_size=4, max_size=4), st.floats(0.1, 10))
-@settings(deadline=None)
 def test_denoising_loss_is_least_at_the_posterior_mean(table, sigma):
     """A denoiser given by its value at x = -1, 0, 1, 2: E[target | x] = 0, 1/2, 1/2, 1 is stationary and none is better."""
     target, x = discrete_world()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -22,7 +22,6 @@ def planar_teacher():
 
 
 @given(st.floats(-3, 3), st.floats(0.05, 3), st.floats(0.002, 80))
-@settings(deadline=None)
 def test_one_component_is_the_gaussian_denoiser(mean, deviation, sigma):
     """mean + s^2 / (s^2 + sigma^2) (x - mean), for images too."""
     shape = (1, 2, 2)
