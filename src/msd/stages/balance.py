@@ -46,7 +46,7 @@ class BalanceWatch(Watch):
         stage = self._stage
         advice = {
             "wins": f"its gradient then says little of how to become real: lower {stage}.discriminator_learning_rate, raise "
-            f"{stage}.discriminator_sigma_high, or set {stage}.r1_weight.",
+            f"{stage}.discriminator_sigma_high, or raise {stage}.r1_weight.",
             "guesses": "either nothing tells the student's images from real ones any more, or it learns nothing: raise "
             f"{stage}.discriminator_learning_rate or {stage}.discriminator_weight, or lower "
             f"{stage}.discriminator_sigma_high.",
