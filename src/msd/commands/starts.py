@@ -16,7 +16,7 @@ from msd.evaluation.kept import Kept, Measurement
 from msd.evaluation.samplers import named_solver
 from msd.evaluation.starts import StartBench
 from msd.fleet.begin import is_whole_teacher, prepared
-from msd.fleet.jobs import Job, TrainTask
+from msd.fleet.jobs import Job
 from msd.reading import clause
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ def measure_starts(table: Table, kept: Kept, output: Output) -> dict[str, dict[s
     bench = StartBench(table.bench, table.teacher, named_solver(table.recipe.evaluation.teacher[0], spec))
     found: dict[str, dict[str, Any]] = {}
     for name, subject in table.subjects.items():
-        trainings = [(folder, *_training(folder)) for folder in subject.trainings]
-        if all(is_whole_teacher(task) for _, _, task in trainings):
+        trainings = [(folder, Job.load(folder)) for folder in subject.trainings]
+        if all(is_whole_teacher(job.training) for _, job in trainings):
             continue
-        decided = {"trainings": [task.hash for _, _, task in trainings], "device": torch.device(table.recipe.device).type}
+        decided = {"trainings": [job.task.hash for _, job in trainings], "device": torch.device(table.recipe.device).type}
         measurement = Measurement("start", {**decided, **bench.content})
         try:
             found[name] = kept.answer(measurement, partial(_measure, bench, name, trainings, output))
@@ -45,16 +45,9 @@ def measure_starts(table: Table, kept: Kept, output: Output) -> dict[str, dict[s
     return found
 
 
-def _training(folder: Path) -> tuple[Job, TrainTask]:
-    job = Job.load(folder)
-    assert isinstance(job.task, TrainTask)  # students are trained
-    return job, job.task
-
-
-def _measure(
-    bench: StartBench, name: str, trainings: Sequence[tuple[Path, Job, TrainTask]], output: Output
-) -> dict[str, Any]:
-    starts = [prepared(job, task, folder, bench.teacher.denoiser) for folder, job, task in trainings]
-    partition = Partition.from_json(trainings[0][2].partition, source=str(trainings[0][0]))
+def _measure(bench: StartBench, name: str, trainings: Sequence[tuple[Path, Job]], output: Output) -> dict[str, Any]:
+    starts = [prepared(job, job.training, folder, bench.teacher.denoiser) for folder, job in trainings]
+    folder, first = trainings[0]
+    partition = Partition.from_json(first.training.partition, source=str(folder))
     with output.progress(f"measuring the start of {name}", bench.work) as advance:
         return bench.measure(starts, partition, advance)

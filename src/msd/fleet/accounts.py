@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from msd.fleet.jobs import START, Job, TrainTask, read_status, student_folder
+from msd.fleet.jobs import START, Job, read_status, student_folder
 from msd.fleet.stored import StoredRow
 from msd.networks.facts import REMEDY, WEIGHTS, read_facts
 from msd.networks.tensors import num_values
@@ -26,14 +26,14 @@ def account(jobs: Path, row: StoredRow) -> dict[str, Any]:
     updates = {key: [one["num_updates"] for one in told] for key, told in stages.items()}
     flops = [one.get("num_flops") for told in stages.values() for one in told]
     images = {
-        key: sum(num * stage.settings["batch_size"] for num, stage in zip(updates[key], _task(job).stages, strict=True))
+        key: sum(num * stage.settings["batch_size"] for num, stage in zip(updates[key], job.training.stages, strict=True))
         for key, job in trained.items()
     }
     statuses = [read_status(jobs / key) for key in trained]
     timed = all(status.started for status in statuses)  # else a status was lost, and with it how long it took
     weights = [student_folder(jobs / key) / WEIGHTS for key in row.jobs]
     first = chains[0]
-    own, ancestors = _task(first[-1]), _ancestors(first)
+    own, ancestors = first[-1].training, _ancestors(first)
     return {
         "kind": "students",
         "note": row.note,
@@ -47,9 +47,8 @@ def account(jobs: Path, row: StoredRow) -> dict[str, Any]:
                 "own": job not in ancestors,
             }
             for job in first
-            for num, stage in zip(updates[job.key], _task(job).stages, strict=True)
+            for num, stage in zip(updates[job.key], job.training.stages, strict=True)
         ],
-        "start": _begin(first),
         "lineage": descent(first),
         "num_updates": sum(sum(updates[job.key]) for job in first),
         "batch_size": own.stages[-1].settings["batch_size"],
@@ -71,37 +70,23 @@ def chain(jobs: Path, key: str) -> Iterable[Job]:
     yield job
 
 
-def _begin(trainings: tuple[Job, ...]) -> str:
-    """What the student began as, in a word: `random`, `teacher`, another job's name, or a saved one."""
-    if _task(trainings[-1]).weights == RANDOM:
-        return RANDOM
-    if trainings[-1].start is not None:
-        return "a saved student"
-    return trainings[-2].name if len(trainings) > 1 else TEACHER
-
-
 def descent(trainings: Sequence[Job]) -> str:
     """Whose weights the last of `trainings`, each of which started from the one before, began with, in words."""
     before = _ancestors(trainings)
     own = trainings[len(before)]
-    if _task(own).weights == RANDOM:
+    if own.training.weights == RANDOM:
         return "random weights"
     whose = "a saved student" if own.start else f"the student {before[-1].name}" if before else f"the {TEACHER}"
-    return f"slices of {whose}" if _task(own).reduce else whose
+    return f"slices of {whose}" if own.training.reduce else whose
 
 
 def _ancestors(trainings: Sequence[Job]) -> Sequence[Job]:
     """Those that made other students. What only prepared a start, as one for all parts does, is the last one's own."""
     *before, own = trainings
-    goes_on = before and _task(own).weights != RANDOM and not _task(own).reduce
-    if goes_on and all(section_of(stage.name).prepares for stage in _task(before[-1]).stages):
+    goes_on = before and own.training.weights != RANDOM and not own.training.reduce
+    if goes_on and all(section_of(stage.name).prepares for stage in before[-1].training.stages):
         return _ancestors(before)
     return before
-
-
-def _task(job: Job) -> TrainTask:
-    assert isinstance(job.task, TrainTask)  # students are trained
-    return job.task
 
 
 def _stages(folder: Path) -> list[dict[str, Any]]:

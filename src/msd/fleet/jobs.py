@@ -141,6 +141,13 @@ class Job(Section):
         return f"{self.name}-{self.task.hash[:8]}"
 
     @property
+    def training(self) -> TrainTask:
+        """The task, of a job that is known to train."""
+        if not isinstance(self.task, TrainTask):
+            raise TypeError(f"{self.name} makes pairs and trains nothing")
+        return self.task
+
+    @property
     def num_steps(self) -> int:
         """What its progress counts: updates of all stages, or pairs."""
         if isinstance(self.task, PairsTask):
