@@ -15,9 +15,9 @@ import pytest
 from builders import train_job
 from command import MSD
 from msd.conditions.partition import Partition
-from msd.fleet.jobs import JOB, is_done, read_status
+from msd.fleet.jobs import JOB, LOG, is_done, read_status
 from msd.fleet.workers import Launcher
-from msd.owner import OWNER
+from msd.owner import OWNER, owner_of
 from msd.recipe import DMSection, RegressionSection
 from msd.teachers.folder import Teacher
 
@@ -77,6 +77,23 @@ def test_no_worker_outlives_the_command(tmp_path: Path, number: signal.Signals) 
         assert read_status(student).state == "stopped"
         assert list(student.glob("stages/*/checkpoints/step-*.pt"))
         assert not list(tmp_path.rglob(OWNER))
+
+
+@LINUX
+def test_a_crash_of_a_worker_is_named_and_its_log_says_where(tmp_path: Path) -> None:
+    process = command(tmp_path)
+    until(lambda: training(tmp_path) or process.poll() is not None)
+    (student,) = [path.parent for path in tmp_path.glob(f"run/jobs/student-0-*/{JOB}")]
+    owner = owner_of(student)
+    assert owner is not None
+    os.kill(owner.pid, signal.SIGSEGV)  # as a library's own fault would
+    ending = f"its process was ended by SIGSEGV (where, if a library crashed: {student / LOG})"
+    assert process.stderr is not None
+    shown = next((line for line in process.stderr if line.startswith("student-0: failed")), "")
+    process.kill()
+    process.communicate()
+    assert ending in shown
+    assert "Fatal Python error" in (student / LOG).read_text()
 
 
 @LINUX

@@ -27,6 +27,20 @@ def test_any_features_give_a_logit_that_depends_on_them(kind: str, shape: tuple[
     assert (features.grad.flatten(1).abs().sum(1) > 0).all()  # a norm over one number alone would leave nothing
 
 
+@pytest.mark.parametrize("kind", ["pooled", "strided"])
+def test_frozen_features_in_attention_s_memory_order_are_learned_from(kind: str) -> None:
+    """torch 2.13 crashed here: channels-last, and nobody asks for their gradient, as in the warm-up."""
+    torch.manual_seed(0)
+    head, keys = Head((64, 4, 4), 10, kind), torch.arange(6)
+    features = torch.randn(6, 64, 4, 4)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        head.zero_grad()
+        head(features.contiguous(memory_format=layout), keys).sum().backward()
+        found.append([parameter.grad for parameter in head.parameters()])
+    torch.testing.assert_close(*found)
+
+
 def test_dmd2_s_head_at_its_size() -> None:
     """8x8 to 4x4 to 1x1 by two convolutions of 4 (METHOD: DMD2's code)."""
     convolutions = [layer for layer in Head((16, 8, 8), 2, "strided").trunk if isinstance(layer, nn.Conv2d)]

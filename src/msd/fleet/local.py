@@ -113,7 +113,13 @@ class _Runner:
         return self._folder / job.key
 
     def _report(self) -> None:
-        self._on_change({job.name: read_status(self._place(job)) for job in self._jobs})
+        self._on_change({job.name: self._seen(job) for job in self._jobs})
+
+    def _seen(self, job: Job) -> Status:
+        status = read_status(self._place(job))
+        if status.state == "failed" and job.key in self._running:
+            status.state, status.error = "running", ""  # why it failed is known once its process is collected
+        return status
 
     def _refuse_foreign(self) -> None:
         for job in self._waiting:
@@ -182,10 +188,19 @@ def _reason(place: Path, worker: Worker) -> str:
     status = read_status(place)
     if worker.code == STOPPED:
         return "stopped by a signal"
-    if worker.words or worker.code == -signal.SIGKILL or status.state != "failed":
+    code = worker.code or 0
+    # One that a signal ended said nothing itself, so its status is what the last reader made of a vanished process.
+    if worker.words or code < 0 or status.state != "failed":
         status.state = "failed"
-        status.error = worker.words or (
-            KILLED if worker.code == -signal.SIGKILL else f"{ENDED} {worker.code} (see {place / LOG})"
-        )
+        status.error = worker.words or _ending(code, place)
         write_status(status, place)
     return status.error
+
+
+def _ending(code: int, place: Path) -> str:
+    """What is known of a process that ended with `code`, a signal's number below 0, and left no word."""
+    if code == -signal.SIGKILL:
+        return KILLED
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name} (where, if a library crashed: {place / LOG})"
+    return f"{ENDED} {code} (see {place / LOG})"

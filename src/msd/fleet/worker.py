@@ -7,6 +7,7 @@ By people only under torchrun, for several processes that share each batch:
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import sys
 from collections.abc import Callable
@@ -48,6 +49,7 @@ def main(folder: Path) -> int:
     """Do the job in `folder` as its only owner, and keep its books; returns the exit code."""
     from msd.training.engine import is_main_process
 
+    faulthandler.enable()  # a crash inside a library then leaves where it was in the job's log
     try:
         with stop_requests() as stop:  # before anything is owned: a request that comes early must leave no owner behind
             if not is_main_process():  # the first of them owns it for all

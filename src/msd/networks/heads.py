@@ -37,7 +37,9 @@ class Head(nn.Module):
         """Logits `[N]` float32 of `features` `[N, C, H, W]` or `[N, C]` for images of the classes `keys` `[N]` int64."""
         if features.ndim == 2:
             features = features[:, :, None, None]
-        hidden = self.trunk(features).mean((2, 3))
+        # On the CPU, torch (2.13) crashes in the way back through a group norm whose input is channels-last, as attention's
+        # answer is, and asks for no gradient, as a frozen critic's does.
+        hidden = self.trunk(features.contiguous()).mean((2, 3))
         return (self.leave(hidden).squeeze(1) + (self.of_class(keys) * hidden).sum(1)).float()
 
 
