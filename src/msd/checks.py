@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from msd.errors import ConditionError, MsdError, RunError
+from msd.errors import ConditionError, MsdError, RecipeError, RunError
 
 if TYPE_CHECKING:
     import torch
@@ -246,6 +246,15 @@ def available_memory() -> int | None:
     except (OSError, ValueError, IndexError, KeyError):
         pass
     return max(0, min(found)) if found else None
+
+
+def micro_batches(batch_size: int, num_micro_batches: int) -> None:
+    """Raises RecipeError when a process cannot split its `batch_size` into `num_micro_batches` equal parts."""
+    if batch_size % num_micro_batches:
+        raise RecipeError(
+            f"a batch of {batch_size} cannot be split into {num_micro_batches} equal micro-batches; set "
+            "fleet.num_micro_batches to a number that divides it, or change the batch size."
+        )
 
 
 def fits_memory(num: int, bytes_each: int, what: str, advice: str, *, error: Error) -> None:

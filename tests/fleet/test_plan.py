@@ -195,6 +195,19 @@ def test_without_regression_no_pairs_are_made() -> None:
     assert {job.name for job in found.jobs} == {"student-0", "student-1", "student-2", "student-3"}
 
 
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"dm": {**BASE["dm"], "batch_size": 30}},
+        {"dm": {**BASE["dm"], "regression": {"batch_size": 30}}},
+        {"rows": {"other": {"dm.batch_size": 30}}},
+    ],
+)
+def test_a_batch_that_does_not_split_into_micro_batches_is_refused(sections: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"a batch of 30 cannot be split into 4 equal micro-batches; set fleet\.num_micro"):
+        planned(fleet={"num_micro_batches": 4}, **sections)
+
+
 def test_too_few_pairs_of_a_part_are_refused() -> None:
     dm = {**BASE["dm"], "regression": {"batch_size": 200, "own_share": 0.9}}
     with pytest.raises(DataError, match=r"part 0 will have about 120 pairs of its own, fewer than the 180 of a batch"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,19 @@ def test_stopped_and_resumed_equals_uninterrupted_after_dm(
     torch.manual_seed(999)  # nothing may hang on the global generator
     run(second, start=checkpoints.restore(second))
     assert changed(weights(whole), weights(second)) == set()
+
+
+@pytest.mark.parametrize("num", [2, 4])
+def test_in_micro_batches_the_whole_batch_is_descended(teacher: Teacher, halves: Partition, num: int) -> None:
+    """The same rows, two turns of critic and discriminator, the first on the student turn's own samples."""
+    changes: dict[str, Any] = {"critic_turns": 2, "discriminator_warmup": 1, "pairs": random_pairs(), "num_updates": 1}
+    changes["regression"] = PairedSection(weight=1, batch_size=8, own_share=0.5)
+    stages = [stage_of(teacher, halves, **changes) for _ in range(2)]
+    engines = (ENGINE, replace(ENGINE, num_micro_batches=num))
+    found = [[record for _, record in steps(one, engine, SEED)] for one, engine in zip(stages, engines, strict=True)]
+    for whole, parted in zip(*found, strict=True):
+        torch.testing.assert_close(parted, whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*map(weights, stages), rtol=1e-3, atol=1e-4)
 
 
 def test_the_head_is_handed_on_too(teacher: Teacher, halves: Partition) -> None:

@@ -98,6 +98,17 @@ def test_it_ends_on_a_plateau_of_samples_that_no_update_sees() -> None:
     assert not any(HELD_OUT in name for record in records for name in record)
 
 
+def test_in_micro_batches_the_whole_batch_is_descended_and_looked_at_once_a_step() -> None:
+    settings = TSMSection(num_updates=4, batch_size=16, look_every=2)
+    stages = [TeacherMatching(settings, gaussian()) for _ in range(2)]
+    engines = (ENGINE, replace(ENGINE, num_micro_batches=4))
+    found = [[record for _, record in steps(one, engine, 0)] for one, engine in zip(stages, engines, strict=True)]
+    assert [f"{STUDENT}/{HELD_OUT}" in record for record in found[1]] == [True, False, True, False]
+    for whole, parted in zip(*found, strict=True):
+        torch.testing.assert_close(parted, whole, rtol=1e-4, atol=1e-5)
+    assert stages[0].state_dict() == pytest.approx(stages[1].state_dict(), rel=1e-4)
+
+
 def test_it_sees_its_part_only(teacher: Teacher, halves: Partition) -> None:
     stage = TeacherMatching(
         TSMSection(num_updates=10, batch_size=8), materials(teacher, halves, part=1, pairs=random_pairs())

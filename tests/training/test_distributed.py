@@ -86,6 +86,17 @@ def test_two_processes_give_the_losses_and_weights_of_one(alone: tuple[Job, Path
     compare(job, one, two)
 
 
+@pytest.mark.parametrize(("processes", "num_micro_batches"), [(1, 4), (2, 2)])
+def test_a_batch_in_parts_gives_the_losses_and_weights_of_all_at_once(
+    alone: tuple[Job, Path], tmp_path: Path, processes: int, num_micro_batches: int
+) -> None:
+    job, one = alone
+    two = copy_of(job, one, tmp_path / "jobs")
+    resources = job.resources.model_copy(update={"num_micro_batches": num_micro_batches})
+    finish(launch(job.model_copy(update={"resources": resources}), two, processes))
+    compare(job, one, two)
+
+
 @pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
 def test_a_training_stopped_on_some_processes_goes_on_on_others(
     alone: tuple[Job, Path], tmp_path: Path, first: int, second: int

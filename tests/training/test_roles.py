@@ -38,7 +38,7 @@ def test_a_loss_through_an_idle_role_leaves_nothing_on_it() -> None:
     student, critic = (ENGINE.role(nn.Linear(2, 2), settings(learning_rate=0.1), 10) for _ in range(2))
     student.activate(True)
     before = copy.deepcopy(critic.module.state_dict())
-    (norm,) = ENGINE.backward(critic(student(torch.ones(3, 2))).square().mean(), [student])
+    (norm,) = ENGINE.backward([lambda: critic(student(torch.ones(3, 2))).square().mean()], [student])
     assert all(parameter.grad is None for parameter in critic.module.parameters())
     assert all(parameter.grad is not None for parameter in student.module.parameters())
     student.step(norm)
@@ -52,7 +52,7 @@ def test_what_the_network_does_not_train_stays_as_it_is() -> None:
     role = ENGINE.role(module, settings(learning_rate=0.1, ema_decay=0.5), 10)
     for _ in range(3):
         role.activate(True)
-        role.step(*ENGINE.backward(role(torch.ones(4, 2)).square().mean(), [role]))
+        role.step(*ENGINE.backward([lambda: role(torch.ones(4, 2)).square().mean()], [role]))
         role.activate(False)
     assert torch.equal(module[0].weight, fixed)
     assert not module[0].weight.requires_grad
@@ -74,7 +74,7 @@ def test_the_average_follows_and_is_what_is_delivered() -> None:
     role.activate(True)
     start = role.module.weight.item()
     for _ in range(50):
-        role.step(*ENGINE.backward(role(torch.ones(1, 1)).sum(), [role]))
+        role.step(*ENGINE.backward([lambda: role(torch.ones(1, 1)).sum()], [role]))
     raw, average = role.module.weight.item(), role.result().weight.item()
     assert raw < average < start
     handed = role.weights()
@@ -87,7 +87,7 @@ def test_a_bundle_survives_its_file_and_goes_on_from_raw_weights(tmp_path) -> No
     role = ENGINE.role(tiny_denoiser(0).copy(), settings(learning_rate=0.01, ema_decay=0.9), 10)
     role.activate(True)
     loss = role(torch.ones(2, 1, 8, 8), torch.ones(2), torch.tensor([0, 1])).square().mean()
-    role.step(*ENGINE.backward(loss, [role]))
+    role.step(*ENGINE.backward([lambda: loss], [role]))
     path = tmp_path / "bundle.safetensors"
     Bundle({"student": role.weights()}).save(path)
     again = Bundle.load(path)
@@ -111,6 +111,6 @@ def test_tf32_is_off() -> None:
 def test_what_the_engine_leaves_is_clipped_to_the_role_s_norm() -> None:
     role = ENGINE.role(nn.Linear(1, 1, bias=False), settings(learning_rate=0.1, clip_norm=0.5), 10)
     role.activate(True)
-    (norm,) = ENGINE.backward(3 * role(torch.ones(1, 1)).sum(), [role])
+    (norm,) = ENGINE.backward([lambda: 3 * role(torch.ones(1, 1)).sum()], [role])
     assert norm.item() == pytest.approx(3.0)
     assert role.module.weight.grad.norm().item() == pytest.approx(0.5, rel=1e-4)

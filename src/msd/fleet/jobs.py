@@ -118,6 +118,7 @@ class Resources(Section):
     threads: int = 1
     """CPU threads; 0 takes all cores, and so the machine for itself."""
     checkpoint_every: int = 50
+    num_micro_batches: int = 1
 
 
 class Job(Section):

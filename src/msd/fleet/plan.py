@@ -176,6 +176,7 @@ class _Planner:
         *,
         seed: int | None = None,
     ) -> Job:
+        _check_micro_batches(recipe, stages)
         pairs = self._pairs(recipe) if any(settings.needs_pairs for _, settings in stages) else None
         data = recipe.data if any(settings.needs_images for _, settings in stages) else None
         task = TrainTask(
@@ -278,6 +279,7 @@ class _Planner:
 
 def pretrain_job(recipe: Recipe, data_hash: str) -> Job:
     """The training of a teacher from images: a job of one stage."""
+    _check_micro_batches(recipe, [("pretrain", recipe.pretrain)])
     settings = recipe.pretrain.model_dump(mode="json")
     task = TrainTask(
         seed=recipe.seed,
@@ -289,9 +291,21 @@ def pretrain_job(recipe: Recipe, data_hash: str) -> Job:
     return Job(name=TEACHER, task=task, data=recipe.data, resources=_resources(recipe))
 
 
+def _check_micro_batches(recipe: Recipe, stages: Iterable[tuple[str, StageSection]]) -> None:
+    """Fail before any training where a batch cannot be taken in equal passes."""
+    for _, settings in stages:
+        for size in settings.batch_sizes:
+            checks.micro_batches(size, recipe.fleet.num_micro_batches)
+
+
 def _resources(recipe: Recipe) -> Resources:
     fleet = recipe.fleet
-    return Resources(device=recipe.device, threads=fleet.threads, checkpoint_every=fleet.checkpoint_every)
+    return Resources(
+        device=recipe.device,
+        threads=fleet.threads,
+        checkpoint_every=fleet.checkpoint_every,
+        num_micro_batches=fleet.num_micro_batches,
+    )
 
 
 def _scaled(recipe: Recipe, factor: Fraction, divisor: int) -> Recipe:

@@ -29,7 +29,8 @@ def work(folder: Path, stop: list[int], check: Callable[[], None]) -> None:
     from msd.training.engine import launched_engine
 
     job = Job.load(folder)
-    with launched_engine(job.resources.device, job.resources.threads or num_cores()) as engine:
+    resources = job.resources
+    with launched_engine(resources.device, resources.threads or num_cores(), resources.num_micro_batches) as engine:
         if engine.is_main:
             remove_leftovers(folder)
         progress = Progress(folder, job.num_steps, stop, check, writes=engine.is_main)

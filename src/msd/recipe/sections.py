@@ -250,3 +250,6 @@ class FleetSection(Section):
     """CPU threads of each process. Default: 1, since small networks gain more from processes than from threads."""
     checkpoint_every: Count = 50
     """Student updates between two checkpoints: the most that a crash can cost. Default: not tuned."""
+    num_micro_batches: Count = 1
+    """Parts in which a process takes its share of each batch, one after the other, adding up their gradients, where all of
+    it at once does not fit into memory. Must divide every batch; to rounding, the training is the same. Default: one."""

@@ -58,6 +58,11 @@ class StageSection(RoleSection):
         return self.num_updates
 
     @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Of every batch that must be shared equally by processes and by the micro-batches of one."""
+        return (self.batch_size,)
+
+    @property
     def needs_pairs(self) -> bool:
         """Whether a student's stage with these settings reads pairs."""
         return False
@@ -221,6 +226,10 @@ class MatchingSection(StageSection):
     """Standard deviation of ln(sigma) in the critic's training. Default: EDM's, as SiD."""
     regression: PairedSection = PairedSection()
     """The paired loss beside the DM term."""
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        return (self.batch_size, self.regression.batch_size) if self.needs_pairs else (self.batch_size,)
 
     @property
     def needs_pairs(self) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from msd.data.pairs import PairStream
 from msd.diffusion.denoiser import Denoiser, per_sample
-from msd.diffusion.draw import Draw
+from msd.diffusion.draw import Draw, Slice
 from msd.diffusion.noise import KarrasLaw, LogNormalLaw, NoiseLaw
 from msd.diffusion.solvers import one_step
 from msd.networks.cost import forward_flops
@@ -66,7 +66,7 @@ class Matching:
         self._matching_law = KarrasLaw(settings.sigma_low, settings.sigma_high)
         self._critic_law = LogNormalLaw(settings.critic_log_sigma_mean, settings.critic_log_sigma_deviation)
         self.pairs = self._pair_stream(stage, settings, materials)
-        self._made: Fakes | None = None
+        self._made: dict[Slice, Fakes] = {}
 
     def _pair_stream(self, stage: str, settings: MatchingSection, materials: Materials) -> PairStream | None:
         regression = settings.regression
@@ -114,7 +114,7 @@ class Matching:
             samples = self.generate(torch.cat([noise, pairs.noise]), torch.cat([keys, pairs.keys]))
             regression = regression_loss(samples[size:], pairs.samples)
         fakes = Fakes(samples[:size], keys)
-        self._made = fakes.detach()
+        self._made[draw.slice] = fakes.detach()
         return fakes, regression
 
     @torch.no_grad()
@@ -129,11 +129,10 @@ class Matching:
     @torch.no_grad()
     def fakes(self, draw: Draw) -> Fakes:
         """The student turn's own samples, detached; asked again in the same step, fresh ones."""
-        if self._made is None:
-            noise, keys = self._part_batch(draw)
-            return Fakes(self.generate(noise, keys), keys)
-        fakes, self._made = self._made, None
-        return fakes
+        if (made := self._made.pop(draw.slice, None)) is not None:
+            return made
+        noise, keys = self._part_batch(draw)
+        return Fakes(self.generate(noise, keys), keys)
 
     def critic_estimate(self, fakes: Fakes, draw: Draw) -> tuple[Tensor, Tensor]:
         """The critic's estimate `[B, ...]` of the noised samples, and their noise levels `[B]`."""

@@ -47,6 +47,7 @@ class TeacherMatching(Stage):
         self._device, self._sigma_data = engine.device, self._teacher.spec.sigma_data
         self._held_out = self._noise_once(self._stream, materials.seed)
         self._best, self._stale = math.inf, 0
+        self._looked: int | None = None
 
     def turns(self, draw: Draw) -> Iterator[Turn]:
         yield Turn((STUDENT,), lambda: self._loss(draw))
@@ -73,7 +74,9 @@ class TeacherMatching(Stage):
         self._best, self._stale = float(state["best"]), int(state["stale"])
 
     def _loss(self, draw: Draw) -> Loss:
-        looked = self._look() if draw.step % self._settings.look_every == 0 else {}
+        # Once a step, for however many micro-batches.
+        due = draw.step % self._settings.look_every == 0 and self._looked != draw.step
+        looked = self._look(draw.step) if due else {}
         # A stream of its own, on the CPU, where samples are looked up: a device need not be waited for.
         samples = replace(draw, place=f"{draw.place}/samples", device=torch.device("cpu"))
         clean, keys = (one.to(draw.device) for one in self._stream.batch(self.batch_size, samples))
@@ -96,8 +99,9 @@ class TeacherMatching(Stage):
         return noised, sigma, keys, self._teacher(noised, sigma, self.conditions[keys])
 
     @torch.no_grad()
-    def _look(self) -> dict[str, torch.Tensor]:
+    def _look(self, step: int) -> dict[str, torch.Tensor]:
         """The held-out loss of the average, which is what would be delivered; waits for the device."""
+        self._looked = step
         if self._held_out is None:
             return {}
         noised, sigma, keys, target = self._held_out

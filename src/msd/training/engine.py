@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -26,11 +26,13 @@ Network = TypeVar("Network", bound=nn.Module)
 class Engine:
     """Where a training runs. float32 everywhere: bf16 gains nothing on CPU at these widths, fp16 diverges (DMD2).
 
-    `slice` is this process's share of every batch; one process has all of it.
+    `slice` is this process's share of every batch; one process has all of it. It takes that in `num_micro_batches` parts,
+    one after the other, for a batch that does not fit into memory: to rounding, the training is the same.
     """
 
     device: torch.device
     slice: Slice = field(default_factory=Slice)
+    num_micro_batches: int = 1
 
     @classmethod
     def on(cls, device: str, threads: int | None = None) -> Engine:
@@ -45,17 +47,24 @@ class Engine:
         return cls(chosen)
 
     @property
+    def slices(self) -> list[Slice]:
+        """What this process takes of every batch, one micro-batch at a time."""
+        rank, num = self.slice.rank * self.num_micro_batches, self.slice.num_ranks * self.num_micro_batches
+        return [Slice(rank + number, num) for number in range(self.num_micro_batches)]
+
+    @property
     def is_main(self) -> bool:
         """Whether this process is the one that writes."""
         return self.slice.rank == 0
 
     def check_batch(self, batch_size: int) -> None:
-        """Raises RecipeError when the processes cannot share a batch of that size equally."""
+        """Raises RecipeError when the processes, or one's micro-batches, cannot share a batch of that size equally."""
         if batch_size % self.slice.num_ranks:
             raise RecipeError(
                 f"a batch of {batch_size} cannot be shared equally by {self.slice.num_ranks} processes; start a number of "
                 "processes that divides it, or change the batch size."
             )
+        checks.micro_batches(batch_size // self.slice.num_ranks, self.num_micro_batches)
 
     def role(self, module: Network, settings: RoleSection, num_updates: int, *, dropout: bool = False) -> Role[Network]:
         """Place `module`, replicate it over the processes, THEN give it an optimiser and an average.
@@ -68,13 +77,20 @@ class Engine:
             wrapped = nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
         return Role(module, wrapped, settings, num_updates)
 
-    def backward(self, loss: Tensor, roles: Iterable[Role[Any]]) -> list[Tensor]:
-        """Leave on each of `roles`, which are in turn, the clipped gradient of the mean loss over all processes.
+    def backward(self, losses: Iterable[Callable[[], Tensor]], roles: Sequence[Role[Any]]) -> list[Tensor]:
+        """Leave on each of `roles`, which are in turn, the clipped gradient of the loss's mean over the whole batch.
 
-        Returns each role's norm before clipping, a scalar on the device. Accumulation, mixed precision and the norm of a
-        sharded network belong here when they come: no stage, loss or role knows of them.
+        `losses` are asked one at a time, one for each micro-batch; processes wait for each other in the last alone. Returns
+        each role's norm before clipping, a scalar on the device. Mixed precision and the norm of a sharded network belong
+        here when they come: no stage, loss or role knows of them.
         """
-        loss.backward()
+        for number, loss in enumerate(losses, 1):
+            with ExitStack() as alone:
+                if number < self.num_micro_batches:
+                    for role in roles:
+                        alone.enter_context(role.unshared())
+                value = loss()
+                (value if self.num_micro_batches == 1 else value / self.num_micro_batches).backward()
         return [nn.utils.clip_grad_norm_(role.parameters, role.settings.clip_norm) for role in roles]
 
     def mean_over_ranks(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -113,11 +129,11 @@ def _of_launcher(name: str, default: int) -> int:
 
 
 @contextmanager
-def launched_engine(device: str, threads: int | None = None) -> Iterator[Engine]:
+def launched_engine(device: str, threads: int | None = None, num_micro_batches: int = 1) -> Iterator[Engine]:
     """The engine of this process: alone, or under torchrun one of the processes that share each batch. Raises RunError."""
     num_ranks, rank = _of_launcher("WORLD_SIZE", 1), _of_launcher("RANK", 0)
     if num_ranks <= 1:
-        yield Engine.on(device, threads)
+        yield replace(Engine.on(device, threads), num_micro_batches=num_micro_batches)
         return
     local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
     engine = Engine.on(local, threads)
@@ -125,7 +141,7 @@ def launched_engine(device: str, threads: int | None = None) -> Iterator[Engine]
         torch.cuda.set_device(engine.device)
     dist.init_process_group("nccl" if engine.device.type == "cuda" else "gloo")
     try:
-        yield Engine(engine.device, Slice(rank, num_ranks))
+        yield Engine(engine.device, Slice(rank, num_ranks), num_micro_batches)
         gc.collect()  # a replicated module alive at exit makes gloo abort now and then
         dist.barrier()
     finally:

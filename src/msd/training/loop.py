@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from msd.diffusion.draw import Draw
@@ -58,7 +59,10 @@ class Stage:
         return Watch(self.name)
 
     def turns(self, draw: Draw) -> Iterable[Turn]:
-        """The turns of one step, in order. All randomness comes from `draw`."""
+        """The turns of one step, in order, for the rows of the batch that `draw` draws: all randomness comes from it.
+
+        Where a batch is taken in micro-batches this is asked once for each, and their turns are taken together.
+        """
         raise TypeError(f"{type(self).__name__} yields no turns")
 
     def passes(self, step: int) -> Iterable[Pass]:
@@ -98,9 +102,9 @@ def steps(stage: Stage, engine: Engine, seed: int, *, start: int = 0, attempt: i
     for step in range(start, stage.num_steps):
         if stage.finished(step):
             return
-        draw = Draw(seed, stage.name, step, attempt, engine.slice, engine.device)
+        draws = [Draw(seed, stage.name, step, attempt, piece, engine.device) for piece in engine.slices]
         record: Record = {}
-        for turn in stage.turns(draw):
+        for turn in zip(*(stage.turns(draw) for draw in draws), strict=True):
             record |= _take(turn, stage.roles, engine)
         record |= stage.derived(record)
         stage.watch.see(step + 1, record)
@@ -109,16 +113,31 @@ def steps(stage: Stage, engine: Engine, seed: int, *, start: int = 0, attempt: i
         yield step + 1, record
 
 
-def _take(turn: Turn, roles: Mapping[str, Role[Any]], engine: Engine) -> Record:
+def _take(turn: Sequence[Turn], roles: Mapping[str, Role[Any]], engine: Engine) -> Record:
+    """One turn, given once for each micro-batch, with its own rows of the batch."""
+    trained = turn[0].roles
     for name, role in roles.items():
-        role.activate(name in turn.roles)
-    loss = turn.loss()
-    norms = engine.backward(loss.value, [roles[name] for name in turn.roles])
-    first = turn.roles[0]
-    parts = {"loss": loss.value, **loss.parts}
-    record = {name if "/" in name else f"{first}/{name}": part for name, part in parts.items()}
-    record = engine.mean_over_ranks({name: value.detach() for name, value in record.items()})
-    for name, norm in zip(turn.roles, norms, strict=True):
+        role.activate(name in trained)
+    found: list[Record] = []
+
+    def asked(loss: Callable[[], Loss]) -> Tensor:
+        given = loss()
+        found.append({name: part.detach() for name, part in {"loss": given.value, **given.parts}.items()})
+        return given.value
+
+    norms = engine.backward((partial(asked, one.loss) for one in turn), [roles[name] for name in trained])
+    record = engine.mean_over_ranks(
+        {name if "/" in name else f"{trained[0]}/{name}": value for name, value in _mean(found).items()}
+    )
+    for name, norm in zip(trained, norms, strict=True):
         roles[name].step(norm)
         record[f"{name}/gradient_norm"] = norm
     return record
+
+
+def _mean(records: Sequence[Record]) -> Record:
+    """Of each name over those that have it: what is looked at once a step is in the first alone."""
+    if len(records) == 1:
+        return records[0]
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: torch.stack([record[name] for record in records if name in record]).mean(0) for name in names}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from msd.recipe import RoleSection
@@ -57,6 +59,10 @@ class Role(Generic[Network]):
 
     def __call__(self, *inputs: Any) -> Tensor:
         return (self._wrapped if self._active else self.module)(*inputs)
+
+    def unshared(self) -> AbstractContextManager[None]:
+        """In it, gradients stay in this process; what is left of them is shared with the first that is taken outside."""
+        return self._wrapped.no_sync() if isinstance(self._wrapped, DistributedDataParallel) else nullcontext()
 
     def activate(self, active: bool) -> None:
         """Make this role one that the coming loss trains, or freeze it."""
