@@ -10,7 +10,7 @@ from builders import UNIFORM, tiny_denoiser
 from msd.conditions.partition import Partition
 from msd.errors import WeightsError
 from msd.fleet.accounts import account
-from msd.fleet.jobs import START, Job, StageTask, Status, TrainTask, student_folder
+from msd.fleet.jobs import PAIRS, START, Job, PairsTask, StageTask, Status, TrainTask, student_folder, student_use
 from msd.fleet.stored import StoredRow
 from msd.networks.folder import save_denoiser
 from msd.recipe import DMSection, TSMSection
@@ -68,6 +68,22 @@ def test_a_shared_start_counts_once(tmp_path: Path) -> None:
     assert found["cohort_bytes"] == 2 * single
     assert found["cohort_parameters"] == 2 * tiny_denoiser(0).num_parameters()
     assert found["training_flops"] == 1000 * (30 + 2 * 20)
+
+
+def test_the_students_whose_samples_are_the_pairs_count_too(tmp_path: Path) -> None:
+    """A teacher of one step had to be trained before anybody could be regressed on its samples."""
+    full = trained(tmp_path, "full-single", 0, (DM, 20))
+    task = PairsTask(seed=0, teacher="a", num_pairs=60, shard_size=60, prior=UNIFORM, students=("one",))
+    pairs = Job(name="pairs-of-full-single", task=task, needs={student_use(0): full})
+    (tmp_path / pairs.key).mkdir()
+    pairs.save(tmp_path / pairs.key)
+    keys = [trained(tmp_path, f"post-distilled-{part}", part, (DM, 15), needs={PAIRS: pairs.key}) for part in range(2)]
+    found = account(tmp_path, row(*keys))
+    assert found["num_updates"] == 15
+    assert found["total_updates"] == 20 + 2 * 15
+    assert found["training_flops"] == 1000 * (20 + 2 * 15)
+    assert found["training_seconds"] == 30.0
+    assert found["lineage"] == "the teacher"
 
 
 def test_each_part_s_own_stages_count_for_each(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a row's students took: updates, images and time, theirs and of what they started from. No torch here."""
+"""What a row's students took: updates, images and time, theirs and of the students they came from. No torch here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from msd.fleet.jobs import START, Job, read_status, student_folder
+from msd.fleet.jobs import PAIRS, START, Job, read_status, student_folder
 from msd.fleet.stored import StoredRow
 from msd.networks.facts import REMEDY, WEIGHTS, read_facts
 from msd.networks.tensors import num_values
@@ -17,11 +17,12 @@ def account(jobs: Path, row: StoredRow) -> dict[str, Any]:
     """A row's updates, images and arithmetic, and its training time summed over its trainings and by the clock.
 
     `num_updates` are one student's, with those of what it started from; the totals count a training that several students
-    start from once. A stage that ended early counts as long as it was. Pairs, which rows share, are in none of these.
+    start from once, and those of the students whose samples were their pairs. A stage that ended early counts as long as it
+    was. The sampling of pairs, which rows share, is in none of these.
     `training_flops` is None where a training ended before they were counted. Raises RunError and WeightsError.
     """
     chains = [tuple(chain(jobs, key)) for key in row.jobs]
-    trained = {job.key: job for one in chains for job in one}
+    trained = {job.key: job for key in row.jobs for job in _behind(jobs, key)}
     stages = {key: _stages(jobs / key) for key in trained}
     updates = {key: [one["num_updates"] for one in told] for key, told in stages.items()}
     flops = [one.get("num_flops") for told in stages.values() for one in told]
@@ -68,6 +69,15 @@ def chain(jobs: Path, key: str) -> Iterable[Job]:
     if START in job.needs:
         yield from chain(jobs, job.needs[START])
     yield job
+
+
+def _behind(jobs: Path, key: str) -> Iterable[Job]:
+    """Every training without which that of a student could not be: its chain, and those of students who made its pairs."""
+    for job in chain(jobs, key):
+        yield job
+        if PAIRS in job.needs:
+            for student in Job.load(jobs / job.needs[PAIRS]).needs.values():
+                yield from _behind(jobs, student)
 
 
 def descent(trainings: Sequence[Job]) -> str:

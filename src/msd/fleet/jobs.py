@@ -217,8 +217,8 @@ def stage_folder(folder: Path, index: int, stage: str) -> Path:
     return folder / "stages" / f"{index}-{stage}"
 
 
-START = "start"
-"""The use under which a job needs the one that makes what its student starts from."""
+START, PAIRS = "start", "pairs"
+"""The uses under which a job needs those that make what its student starts from and the pairs it learns from."""
 
 
 def student_folder(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from msd.conditions.partition import Partition
 from msd.conditions.splits import SplitRequest, make_partition
 from msd.errors import DataError, RecipeError
 from msd.fleet.inputs import Inputs
-from msd.fleet.jobs import START, Job, PairsTask, Resources, StageTask, TrainTask, job_seed, student_use
+from msd.fleet.jobs import PAIRS, START, Job, PairsTask, Resources, StageTask, TrainTask, job_seed, student_use
 from msd.fleet.possible import check_networks
 from msd.fleet.queue import queue
 from msd.fleet.starts import check_start
@@ -196,7 +196,7 @@ class _Planner:
         job = Job(
             name=name,
             task=task,
-            needs=dict(begin.needs) | ({"pairs": pairs.key} if pairs else {}),
+            needs=dict(begin.needs) | ({PAIRS: pairs.key} if pairs else {}),
             teacher=recipe.teacher.source,
             start=begin.path,
             data=data,

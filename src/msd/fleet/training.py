@@ -13,7 +13,17 @@ from msd.data.pairs import load_pairs
 from msd.errors import DataError, RunError, warn
 from msd.files import has_sha256, replacing, replacing_folder, sha256_file, write_json
 from msd.fleet.begin import begin
-from msd.fleet.jobs import BUNDLE, CHECKPOINTS, Job, TrainTask, check_content, result_folder, seal_result, stage_folder
+from msd.fleet.jobs import (
+    BUNDLE,
+    CHECKPOINTS,
+    PAIRS,
+    Job,
+    TrainTask,
+    check_content,
+    result_folder,
+    seal_result,
+    stage_folder,
+)
 from msd.fleet.progress import Progress, StopRequested
 from msd.networks.folder import save_denoiser
 from msd.reading import Kind, Sha256, Stored, read_model, set_aside
@@ -167,7 +177,7 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
         conditions=teacher.conditions,
         partition=partition,
         part=part,
-        pairs=load_pairs(result_folder(folder.parent / job.needs["pairs"])) if "pairs" in job.needs else None,
+        pairs=load_pairs(result_folder(folder.parent / job.needs[PAIRS])) if PAIRS in job.needs else None,
         images=_images(job.data, task) if job.data else None,
         critic=task.critic,
     )
