@@ -23,6 +23,7 @@ INTEGERS = (
     "evaluation.latency_repeats",
     "fleet.checkpoint_every",
     "fleet.max_parallel",
+    "fleet.num_micro_batches",
     "fleet.threads",
     "network.layers_per_block",
     "tsm.num_updates",
@@ -86,6 +87,7 @@ KEYS = (
     "model_config",
 )
 WHOLE = (
+    "fleet.num_micro_batches=7",
     "dm=3",
     "dm=[]",
     "dm=null",
