@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ LONG = (
 """On top of TINY: so many steps, in all stages, that a signal meets one."""
 SAMPLED = ("--labels", "0,3,7", "--num", "2", "--seed", "5")
 SECONDS = 300.0
+ATTEMPTS = 10
+"""At stopping a training in its second stage."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,17 @@ def _command(folder: Path, *arguments: object) -> Done:
 
 
 def _halt(folder: Path, *arguments: object) -> None:
-    """Stop a command once a student has checkpoints of its second stage."""
-    running, halted = _start(folder, arguments), Path(str(arguments[-1]))
-    pattern = "jobs/student-*/stages/1-*/checkpoints/checkpoints.json"
-    if running.wait(SECONDS, stop=lambda: len(list(halted.glob(pattern))) == 1):
-        raise RuntimeError(f"the training to be stopped was over too soon: {running.finish(1).stderr}")
-    running.signal(signal.SIGTERM)
-    running.finish(SECONDS)
-    if not list(halted.glob(pattern)):
-        raise RuntimeError("the stopped training left no checkpoint")
+    """Stop a command once a student has checkpoints of its second stage.
+
+    A stage of so few steps may end before the signal is heard, and its checkpoints go: then all of it is done again.
+    """
+    halted, pattern = Path(str(arguments[-1])), "jobs/student-*/stages/1-*/checkpoints/checkpoints.json"
+    for _ in range(ATTEMPTS):
+        running = _start(folder, arguments)
+        if not running.wait(SECONDS, stop=lambda: len(list(halted.glob(pattern))) == 1):
+            running.signal(signal.SIGTERM)
+        said = running.finish(SECONDS).stderr
+        if list(halted.glob(pattern)):
+            return
+        shutil.rmtree(halted, ignore_errors=True)
+    raise RuntimeError(f"the training to be stopped was over too soon, {ATTEMPTS} times: {said}")
