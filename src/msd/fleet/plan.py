@@ -292,7 +292,7 @@ def pretrain_job(recipe: Recipe, data_hash: str) -> Job:
 
 
 def _check_micro_batches(recipe: Recipe, stages: Iterable[tuple[str, StageSection]]) -> None:
-    """Fail before any training where a batch cannot be taken in equal passes."""
+    """Fail before any training where a batch cannot be split into equal micro-batches."""
     for _, settings in stages:
         for size in settings.batch_sizes:
             checks.micro_batches(size, recipe.fleet.num_micro_batches)
