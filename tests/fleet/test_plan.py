@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -206,6 +207,17 @@ def test_without_regression_no_pairs_are_made() -> None:
 def test_a_batch_that_does_not_split_into_micro_batches_is_refused(sections: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=r"a batch of 30 cannot be split into 4 equal micro-batches; set fleet\.num_micro"):
         planned(fleet={"num_micro_batches": 4}, **sections)
+
+
+def test_what_students_are_computed_in_is_part_of_what_they_are() -> None:
+    """Rows may compare it; the pairs, which are float32 always, they share."""
+    found = planned(rows={"rounded": {"precision": "bfloat16"}}, partition={"num_parts": 2})
+    tasks = [job.training for job in found.jobs if isinstance(job.task, TrainTask)]
+    assert {(task.part, task.precision) for task in tasks} == set(itertools.product((0, 1), ("float32", "bfloat16")))
+    assert len({task.hash for task in tasks}) == len(tasks) == 4
+    assert len([job for job in found.jobs if isinstance(job.task, PairsTask)]) == 1
+    with pytest.raises(RecipeError, match=r"precision.*float16"):
+        recipe(precision="float16")
 
 
 def test_too_few_pairs_of_a_part_are_refused() -> None:

@@ -30,7 +30,7 @@ from msd.reading import (
     set_aside,
     validated,
 )
-from msd.recipe import STUDENT, DataSection, NetworkSection, Section, SolverSection, section_of
+from msd.recipe import STUDENT, DataSection, NetworkSection, Precision, Section, SolverSection, section_of
 from msd.run import AGAIN
 from msd.training.checkpoint_files import remove_checkpoints
 
@@ -90,6 +90,8 @@ class TrainTask(_Hashed):
     """Hash of the real images, where a stage sees any."""
     network: dict[str, Any] | None = None
     """Of a network that is built anew."""
+    precision: Precision = "float32"
+    """What it is computed in."""
     prior: Literal["data", "uniform"] | None = None
     """How often each condition is to be made, as a teacher remembers it (`data.prior`)."""
 

@@ -192,6 +192,7 @@ class _Planner:
             part=part,
             pairs=pairs.task.hash if pairs else None,
             data=self._inputs.images if data else None,
+            precision=recipe.precision,
         )
         job = Job(
             name=name,
@@ -286,6 +287,7 @@ def pretrain_job(recipe: Recipe, data_hash: str) -> Job:
         stages=(StageTask(name="pretrain", settings=settings),),
         data=data_hash,
         network=recipe.network.model_dump(mode="json"),
+        precision=recipe.precision,
         prior=recipe.data.prior,
     )
     return Job(name=TEACHER, task=task, data=recipe.data, resources=_resources(recipe))

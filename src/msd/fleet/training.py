@@ -63,6 +63,7 @@ class _Finished(Stored):
 
 def train(job: Job, task: TrainTask, folder: Path, engine: Engine, progress: Progress) -> None:
     """Train, or go on training, until the result is there. Raises MsdError, or StopRequested once state is saved."""
+    engine = replace(engine, precision=task.precision)
     materials, facts = _gather(job, task, folder, engine)
     done, history = 0, []
     for index, planned in enumerate(task.stages):

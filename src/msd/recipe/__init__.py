@@ -45,6 +45,7 @@ from msd.recipe.words import (
     STAGES,
     STUDENT,
     TEACHER,
+    Precision,
     StageName,
 )
 
@@ -77,6 +78,7 @@ __all__ = [
     "PairedSection",
     "PairsSection",
     "PartitionSection",
+    "Precision",
     "PretrainSection",
     "Recipe",
     "RegressionSection",

@@ -29,7 +29,7 @@ from msd.recipe.sections import (
 )
 from msd.recipe.stage_sections import ADMSection, DMSection, MatchingSection, PretrainSection, StageSection, TSMSection
 from msd.recipe.values import Section, Seed
-from msd.recipe.words import PATHS, RANDOM, ROW_PREFIX, STAGES, TEACHER, StageName
+from msd.recipe.words import PATHS, RANDOM, ROW_PREFIX, STAGES, TEACHER, Precision, StageName
 
 NOT_IDENTITY = {"summary", "cost", "expected", "device", "evaluation", "fleet", "rows"}
 """What may change between two invocations on one run's folder."""
@@ -55,6 +55,10 @@ class Recipe(Section):
     """Seed of everything random but the evaluation's (`evaluation.seed`). Other seeds show how far chance goes."""
     device: str = "cpu"
     """cpu, cuda or cuda:N. Default: what every machine has."""
+    precision: Precision = "float32"
+    """What trainings compute matrix products and convolutions in: float32, or bfloat16 (autocast: weights, averages, losses
+    and the matching gradient stay float32), for GPUs that are faster in it. Pairs and scores are float32 always. Default:
+    what every number in docs/results.md was measured with."""
     data: DataSection = DataSection()
     network: NetworkSection = NetworkSection()
     teacher: TeacherSection = TeacherSection()
@@ -70,7 +74,8 @@ class Recipe(Section):
     adm: ADMSection = ADMSection()
     rows: dict[str, dict[str, Any]] = Field(default=DEFAULT_ROWS, validate_default=True)
     """Students for comparison: a list of baselines by name ([single, dmd]; docs/baselines.md has them all), or a mapping of
-    each row to what it changes in this recipe (dotted keys of partition, pairs, student, stages and the stages' sections),
+    each row to what it changes in this recipe (dotted keys of partition, pairs, student, stages, the stages' sections, and
+    precision),
     what it holds `equal` with the recipe's own cohort (updates-per-student, total-updates or total-images), its `batch`
     (whole, or share: a K-th), a `note`, and the `baseline` on which all this goes; {} is the baseline of the row's own name.
     Default: a single student, at equal updates and at the cohort's total; [] for none."""

@@ -19,7 +19,7 @@ NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
 Equal = Literal["updates-per-student", "total-updates", "total-images"]
 BatchRule = Literal["whole", "share"]
 
-ROW_KEYS = ("partition", "pairs", *STAGES, "student", "stages")
+ROW_KEYS = ("partition", "pairs", *STAGES, "student", "precision", "stages")
 """What a row may change: whatever decides its students. All else is the same for a whole table."""
 BASELINE = "baseline"
 """The key of the named baseline (`baselines.py`) on which a row's other keys go."""

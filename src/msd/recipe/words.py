@@ -10,6 +10,9 @@ StageName = Literal["tsm", "dm", "adm"]
 """The stages a student can go through: each is also the name of its section in the recipe."""
 STAGES: tuple[str, ...] = typing.get_args(StageName)
 
+Precision = Literal["float32", "bfloat16"]
+"""What trainings compute in. float16 is not offered: DMD2's authors saw it diverge."""
+
 OdeMethod = Literal["heun", "euler", "dpmpp2m"]
 SolverMethod = Literal[OdeMethod, "heun-sde"]
 """The solvers of `diffusion/solvers.py`, which needs torch; those of the ODE make of the same noise the same sample."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from msd import checks
 from msd.diffusion.draw import Slice
 from msd.errors import RecipeError, RunError
-from msd.recipe import RoleSection
+from msd.recipe import Precision, RoleSection
 from msd.training.roles import Role
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -24,7 +24,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Engine:
-    """Where a training runs. float32 everywhere: bf16 gains nothing on CPU at these widths, fp16 diverges (DMD2).
+    """Where a training runs, and what it computes in: bfloat16 gains nothing on CPU at small widths.
 
     `slice` is this process's share of every batch; one process has all of it. It takes that in `num_micro_batches` parts,
     one after the other, for a batch that does not fit into memory: to rounding, the training is the same.
@@ -33,6 +33,7 @@ class Engine:
     device: torch.device
     slice: Slice = field(default_factory=Slice)
     num_micro_batches: int = 1
+    precision: Precision = "float32"
 
     @classmethod
     def on(cls, device: str, threads: int | None = None) -> Engine:
@@ -81,17 +82,25 @@ class Engine:
         """Leave on each of `roles`, which are in turn, the clipped gradient of the loss's mean over the whole batch.
 
         `losses` are asked one at a time, one for each micro-batch; processes wait for each other in the last alone. Returns
-        each role's norm before clipping, a scalar on the device. Mixed precision and the norm of a sharded network belong
-        here when they come: no stage, loss or role knows of them.
+        each role's norm before clipping, a scalar on the device. Precision is decided here, and the norm of a sharded
+        network when that comes: no stage, loss or role knows of them.
         """
         for number, loss in enumerate(losses, 1):
             with ExitStack() as alone:
                 if number < self.num_micro_batches:
                     for role in roles:
                         alone.enter_context(role.unshared())
-                value = loss()
+                with self._autocast():
+                    value = loss()
                 (value if self.num_micro_batches == 1 else value / self.num_micro_batches).backward()
         return [nn.utils.clip_grad_norm_(role.parameters, role.settings.clip_norm) for role in roles]
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """What forward passes are in. Weights that were cast under `no_grad` are not kept: the same weights with gradients
+        would then be taken for them, and learn nothing."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.precision), cache_enabled=False)
 
     def mean_over_ranks(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scalars averaged over the processes; all of them must call this at the same point."""
