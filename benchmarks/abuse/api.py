@@ -135,7 +135,7 @@ SOLVERS = (
     "msd.Solver('heun', 4, churn=3)",
     "msd.Solver('heun-sde', 2)(teacher, noise, labels)",
     "msd.Solver('heun-sde', 2)(teacher, noise, labels, step_noise=noise)",
-    "msd.Solver('heun-sde', 2)(teacher, noise, labels, step_noise=lambda step: noise[:1])",
+    "msd.Solver('heun-sde', 4)(teacher, noise, labels, step_noise=lambda step: noise[:1])",
     "msd.Solver('dpmpp2m', 2)(teacher, noise, labels, step_noise=lambda step: noise)",
     "msd.Solver('euler', 2)(None, noise, labels)",
     "msd.Solver('euler', 2)(teacher, None, labels)",

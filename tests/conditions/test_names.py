@@ -59,7 +59,6 @@ def test_any_text_is_a_list_of_names_or_a_sentence(text: str) -> None:
         ('"say ""hi""", two words', ['say "hi"', "two words"]),
         ('5" disk', ['5" disk']),
         (",", ["", ""]),
-        ("", []),
     ],
 )
 def test_a_list_is_read_as_spreadsheets_write_it(text: str, names: list[str]) -> None:
@@ -70,6 +69,11 @@ def test_a_list_is_read_as_spreadsheets_write_it(text: str, names: list[str]) ->
 def test_a_list_with_odd_quotes_is_refused(text: str) -> None:
     with pytest.raises(ConditionError, match=r"is not a list of names .*; write e\.g\. --labels cat,dog"):
         split_names(text)
+
+
+def test_a_list_of_nothing_is_not_a_list_left_out() -> None:
+    with pytest.raises(ConditionError, match=r"--labels names nothing; .* or leave it out for every class"):
+        split_names("")
 
 
 def test_a_text_is_a_name_before_it_is_a_number() -> None:

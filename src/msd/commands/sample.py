@@ -39,7 +39,7 @@ def sample(
     check_file(out, is_samples, "samples")
     cohort = Cohort.load(folder, Engine.on(device).device)
     # Refuses a class that there is not, before its number is multiplied.
-    chosen = cohort.keys(labels).tolist() if labels else list(range(cohort.partition.num_conditions))
+    chosen = cohort.keys(labels).tolist() if labels is not None else list(range(cohort.partition.num_conditions))
     cohort.check_memory(len(chosen) * num)
     wanted = torch.tensor(chosen).repeat_interleave(num)
     images = cohort.generate(wanted, seed=seed)

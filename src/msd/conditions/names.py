@@ -43,7 +43,7 @@ def printable(name: str) -> str:
 def split_names(text: str, option: str = "--labels", *, error: type[MsdError] = ConditionError) -> list[str]:
     """The names in a list with commas, as spreadsheets write it: `cat,dog`, and `"a, b",dog` for a name with a comma.
 
-    Spaces after a comma don't count. Raises `error` for quotes that don't close.
+    Spaces after a comma don't count. Raises `error` for quotes that don't close, and for a list of nothing.
     """
     try:
         rows = list(csv.reader([text], strict=True, skipinitialspace=True))
@@ -52,7 +52,9 @@ def split_names(text: str, option: str = "--labels", *, error: type[MsdError] = 
             f"{option} {checks.shown(text)} is not a list of names ({cause}); write e.g. {option} cat,dog, or "
             f"{option} '\"a, b\",dog' where a name has a comma."
         ) from cause
-    return rows[0] if rows else []
+    if not any(rows):
+        raise error(f"{option} names nothing; write e.g. {option} cat,dog, or leave it out for every class.")
+    return rows[0]
 
 
 def join_names(names: Iterable[str]) -> str:
