@@ -17,12 +17,18 @@ from msd.teachers.facts import read_teacher
 OWN = ["teacher.source=pretrain"]
 
 
-@pytest.mark.parametrize("method", ["contiguous", "random", "balanced-kmeans"])
-def test_the_plan_foreseen_is_the_plan_made(method: str) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(f"partition.method={method}" for method in ("contiguous", "random", "balanced-kmeans")),
+        "rows.alike={partition.method: balanced-kmeans}",
+    ],
+)
+def test_the_plan_foreseen_is_the_plan_made(change: str) -> None:
     """Names, order, batches and rows are those of the plan that the finished teacher gives."""
-    recipe = load_recipe("digits", [f"partition.method={method}"])
+    recipe = load_recipe("digits", [change])
     made = plan(recipe, Inputs(read_teacher("packaged:digits")))
-    job, foreseen = foreseen_plan(load_recipe("digits", [f"partition.method={method}", *OWN]), load_digits())
+    job, foreseen = foreseen_plan(load_recipe("digits", [change, *OWN]), load_digits())
     assert job.name == "teacher"
     assert [one.name for one in foreseen.jobs] == [one.name for one in made.jobs]
     assert [(row.name, len(row.jobs), row.equal) for row in foreseen.rows] == [

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from msd.data.images import ImageSet
 from msd.fleet.inputs import Inputs, read_starts
@@ -12,15 +15,25 @@ from msd.recipe import Recipe
 from msd.stages.pretrain import foreseen_teacher
 from msd.teachers.facts import TeacherFacts
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class _Foreseen(TeacherFacts):
+    def embeddings(self) -> NDArray[Any]:
+        """In place of what is not learned yet: no class like any other."""
+        return np.eye(self.num_conditions, dtype=np.float32)
+
 
 def foreseen_plan(recipe: Recipe, images: ImageSet) -> tuple[Job, Plan]:
     """The training of the teacher, and the plan of what follows it, whose keys and hashes will be others.
 
-    Where the partition depends on what the teacher learns, contiguous parts stand in for it. Raises what `plan` raises.
+    Where a partition, of the recipe or of a row, depends on what the teacher learns, another of as many parts stands in for
+    it. Raises what `plan` raises.
     """
     job = pretrain_job(recipe, images.hash)
     config, spec = foreseen_teacher(recipe.pretrain, images, recipe.network)
-    teacher = TeacherFacts(
+    teacher = _Foreseen(
         recipe.teacher.source,
         Path(),
         job.task.hash,
@@ -33,6 +46,4 @@ def foreseen_plan(recipe: Recipe, images: ImageSet) -> tuple[Job, Plan]:
         images.classes,
         config,
     )
-    if recipe.partition.method == "balanced-kmeans":
-        recipe = recipe.model_copy(update={"partition": recipe.partition.model_copy(update={"method": "contiguous"})})
     return job, plan(recipe, Inputs(teacher, read_starts(recipe), images.hash))
