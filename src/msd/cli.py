@@ -41,6 +41,13 @@ DATA_VERBS = {
 }
 """The verbs of `msd data`."""
 
+TEACHER_VERBS = {
+    "inspect": "msd.commands.verbs.teacher:inspect",
+    "convert": "msd.commands.verbs.teacher:convert",
+    "sample": "msd.commands.verbs.teacher:sample",
+}
+"""The verbs of `msd teacher`."""
+
 app = typer.Typer(
     name="msd",
     no_args_is_help=True,
@@ -53,6 +60,9 @@ app = typer.Typer(
 data_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Look at images, and prepare what is measured by."
 )
+teacher_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Look at teachers: packaged ones, folders, EDM pickles."
+)
 
 
 def _fill(group: typer.Typer, verbs: dict[str, str]) -> None:
@@ -63,7 +73,9 @@ def _fill(group: typer.Typer, verbs: dict[str, str]) -> None:
 
 _fill(app, VERBS)
 _fill(data_app, DATA_VERBS)
+_fill(teacher_app, TEACHER_VERBS)
 app.add_typer(data_app, name="data")
+app.add_typer(teacher_app, name="teacher")
 
 
 def _version(shown: bool) -> None:

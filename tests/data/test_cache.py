@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from data.layouts import in_folders, random_pictures, write_files, write_idx
+from msd.caches import cache_folder
 from msd.data import making
-from msd.data.cache import cache_folder, findings, open_images, slug
+from msd.data.cache import findings, open_images, slug
 from msd.data.images import load_images
 from msd.errors import DataError, MsdError
 from msd.recipe import DataSection

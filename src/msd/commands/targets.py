@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msd.errors import RunError
 from msd.files import probe
+from msd.networks.facts import FACTS
 from msd.owner import OWNER
 from msd.reading import Kind, read_json
 from msd.run import RECIPE, Run
@@ -50,6 +51,14 @@ def check_report(folder: Path, run: Run) -> None:
         raise RunError(
             f"{folder} is not empty (it holds {found}) and no report's folder; give a new folder's name with --out."
         )
+    probe(folder)
+
+
+def check_denoiser(folder: Path) -> None:
+    """Raises RunError unless a denoiser can be written into `folder`: one of ours, empty, or not there yet."""
+    _check_is_folder(folder)
+    if not (folder / FACTS).is_file() and folder.is_dir() and (found := _first_entry(folder)):
+        raise RunError(f"{folder} is not empty (it holds {found}) and no denoiser's folder; give a new folder's name.")
     probe(folder)
 
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from msd import checks
+from msd.caches import cache_folder
 from msd.data.decode import Decoding, background, quiet
 from msd.data.findings import Findings
 from msd.data.images import ImageSet, hash_header
@@ -51,19 +52,6 @@ class _Stored(Stored):
 class _Sealed(_Stored):
     checksum: Sha256
     """Of all the rest."""
-
-
-def cache_folder() -> Path:
-    """Where caches lie: $MSD_CACHE, else $XDG_CACHE_HOME/msd, else ~/.cache/msd. Raises DataError where there is no home."""
-    if own := os.environ.get("MSD_CACHE"):
-        return checks.path(own, "MSD_CACHE", error=DataError).absolute()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    if shared and os.path.isabs(shared):
-        return Path(shared, "msd")
-    try:
-        return Path.home() / ".cache" / "msd"
-    except RuntimeError as error:
-        raise DataError("there is no home folder for a cache of the images; set MSD_CACHE to a folder.") from error
 
 
 def open_images(data: DataSection, on_progress: OnProgress | None = None) -> ImageSet:
@@ -102,7 +90,7 @@ def _kept(data: DataSection, on_progress: OnProgress) -> tuple[Path, _Stored]:
             "skip_damaged": data.skip_damaged, "classes": list(data.classes or ()),
         }
     )  # fmt: skip
-    folder = cache_folder() / "images" / f"{slug(source.path)}-{identity[:20]}"
+    folder = cache_folder(DataError) / "images" / f"{slug(source.path)}-{identity[:20]}"
     with _making:
         stored = _verified(folder, identity)
         if stored is None:

@@ -157,7 +157,7 @@ class DenoiserSpec:
     """The one noise level that a student starts from; None for a many-step denoiser."""
     guidance: float = 1.0
     """Classifier-free guidance already folded into the weights (student), or to be applied (teacher); 1 is none."""
-    licence: str = "Apache-2.0"
+    licence: str = "not stated"
 
     def __post_init__(self) -> None:
         """Raises WeightsError naming a field that no denoiser can have; sizes may come as any kind of list."""

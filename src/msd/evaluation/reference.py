@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from msd import checks
-from msd.data.cache import cache_folder
+from msd.caches import cache_folder
 from msd.data.images import ImageSet, as_float
 from msd.errors import DataError, MsdError, warn
 from msd.evaluation.features import Extractor, packaged_folder

@@ -188,7 +188,12 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
         "partition_hash": partition.hash,
         "part": part,
         "conditions": list(partition.parts[part]),
-        "teacher": {"source": job.teacher, "hash": teacher.hash, "licence": teacher.licence},
+        "teacher": {
+            "source": job.teacher,
+            "hash": teacher.hash,
+            "licence": teacher.licence,
+            "origin": teacher.facts.origin.model_dump() if teacher.facts.origin else None,
+        },
         "lineage": lineage,
     }
     return materials, facts

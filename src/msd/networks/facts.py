@@ -14,7 +14,7 @@ from pydantic import Field
 from msd import checks
 from msd.errors import WeightsError
 from msd.files import sha256_file, sha256_json
-from msd.reading import Kind, Notes, read_object
+from msd.reading import Kind, Notes, Sha256, read_object
 
 SCHEMA = 2
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -49,6 +49,14 @@ class TeacherNotes(Notes):
     hash: str
 
 
+class Origin(Notes):
+    """Of a network that was another maker's: what it was read from."""
+
+    format: str
+    file: str
+    sha256: Sha256
+
+
 class FactNotes(Notes):
     """What `denoiser.json` says: beside the identity, whatever a teacher or a student notes of itself."""
 
@@ -66,6 +74,7 @@ class FactNotes(Notes):
     conditions: tuple[int, ...] = ()
     teacher: TeacherNotes | None = None
     lineage: tuple[str, ...] = ()
+    origin: Origin | None = None
 
 
 def read_facts(folder: str | Path) -> dict[str, Any]:

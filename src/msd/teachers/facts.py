@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msd import checks
 from msd.conditions.names import numbered
 from msd.errors import WeightsError
-from msd.networks.facts import FACTS, REMEDY, WEIGHTS, FactNotes, identity, read_config, verified_facts
+from msd.networks.facts import FACTS, REMEDY, WEIGHTS, FactNotes, Origin, identity, read_config, verified_facts
 from msd.networks.tensors import load_array
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class TeacherFacts:
     """Name of each condition; their numbers where none are recorded. No part of `hash`."""
     config: Mapping[str, Any] | None = None
     """What its network is built from; None where that is not known yet."""
+    origin: Origin | None = None
+    """What it was read from, if another maker's."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes) or numbered(self.num_conditions))
@@ -52,7 +54,10 @@ class TeacherFacts:
 
 
 def teacher_folder(source: str | Path) -> Path:
-    """The folder behind `packaged:NAME` or a path. Raises WeightsError."""
+    """The folder behind `packaged:NAME` or a path; of another maker's file, the one it is converted to, once.
+
+    Raises WeightsError.
+    """
     source = str(checks.path(source, "a teacher's source", error=WeightsError))
     if source.startswith(PREFIX):
         name = source.removeprefix(PREFIX)
@@ -62,8 +67,14 @@ def teacher_folder(source: str | Path) -> Path:
             raise WeightsError(f"there is no packaged teacher {name!r}; known: {known}. Or give a folder's path.")
         return folder
     folder = Path(source)
+    if folder.is_file():
+        from msd.teachers.converted import converted  # brings torch
+
+        return converted(folder)
     if not (folder / FACTS).is_file():
-        raise WeightsError(f"{folder} is not a teacher's folder (no {FACTS}); make one with `msd pretrain`.")
+        raise WeightsError(
+            f"{folder} is not a teacher's folder (no {FACTS}); make one with `msd pretrain`, or give a checkpoint."
+        )
     return folder
 
 
@@ -91,5 +102,6 @@ def read_teacher(source: str | Path) -> TeacherFacts:
     levels = spec.sigma_min, spec.sigma_max
     config = read_config(folder)
     return TeacherFacts(
-        str(source), folder, identity(facts), num, prior, spec.licence, spec.noise_shape, *levels, classes, config
-    )
+        str(source), folder, identity(facts), num, prior, spec.licence, spec.noise_shape, *levels, classes, config,
+        known.origin,
+    )  # fmt: skip

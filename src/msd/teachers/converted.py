@@ -1,0 +1,80 @@
+"""Checkpoints of other makers as denoiser folders: the one way in which any of them becomes a teacher."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from msd.caches import cache_folder
+from msd.errors import MsdError, WeightsError, warn
+from msd.files import remove_leftovers, replacing_folder, sha256_file
+from msd.networks.facts import FILES, Origin, verified_facts
+from msd.networks.folder import save_denoiser
+from msd.reading import clause, open_regular, reason
+from msd.recipe import TEACHER
+from msd.teachers.edm import read_edm
+from msd.teachers.foreign import Foreign
+
+NOT_ITSELF = {
+    b"version https://git-lfs": "a pointer of git-LFS; fetch the file itself with `git lfs pull`",
+    b"<": "a web page; download the file itself",
+    b"PK": "a zip archive, as of torch.save, and no pickle of EDM's; give the checkpoint as it was published",
+}
+"""What files begin with that are something else under a checkpoint's name."""
+
+FORMATS: dict[str, Callable[[Path], Foreign]] = {".pkl": read_edm}
+"""By the end of its name, how a file is read; a new format is a line here."""
+
+
+def read_foreign(path: Path) -> Foreign:
+    """The network in a file of another maker. Raises WeightsError for a format that is not known, or a file that is none."""
+    reader = FORMATS.get(path.suffix.lower())
+    if reader is None:
+        known = ", ".join(FORMATS)
+        raise WeightsError(f"{path} is of no known format; files that end in {known} are read, and denoiser folders.")
+    try:
+        with open_regular(path) as stream:
+            begin = stream.read(100).lstrip()
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read ({reason(error)}); give a checkpoint.") from error
+    for sign, what in NOT_ITSELF.items():
+        if begin.startswith(sign):
+            raise WeightsError(f"{path} is {what}.")
+    return reader(path)
+
+
+def convert(path: Path, folder: Path, licence: str | None = None) -> Foreign:
+    """Write the network in the file at `path` as a denoiser's folder, atomically; `licence` is what its maker allows.
+
+    Raises WeightsError for a file that cannot be used, RunError where the folder cannot be written.
+    """
+    found = read_foreign(path)
+    if licence is not None:
+        found = replace(found, spec=replace(found.spec, licence=licence))
+    denoiser = found.denoiser(path)
+    origin = Origin(format=found.format, file=path.name, sha256=sha256_file(path, WeightsError))
+    with replacing_folder(folder, FILES) as temporary:
+        save_denoiser(denoiser, temporary, role=TEACHER, origin=origin.model_dump())
+    return found
+
+
+def converted(path: Path) -> Path:
+    """The denoiser's folder in the user's cache that holds the network in the file at `path`, made if need be.
+
+    It is known by the file's content: a changed file has another folder. Raises as `convert`.
+    """
+    sha256 = sha256_file(path, WeightsError)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem)[:40].strip(".-") or TEACHER
+    folder = cache_folder(WeightsError) / "teachers" / f"{name}-{sha256[:20]}"
+    if os.path.lexists(folder):
+        try:
+            if (verified_facts(folder).get("origin") or {}).get("sha256") == sha256:
+                return folder
+        except MsdError as error:
+            warn(f"{clause(error)}; {path} is converted again.")
+    remove_leftovers(folder.parent)
+    convert(path, folder)
+    return folder
