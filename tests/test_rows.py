@@ -106,7 +106,7 @@ def test_a_number_of_parts_beside_a_file_is_refused(tmp_path: Path) -> None:
         ({"device": "cuda"}, "rows.x: device may not differ"),
         ({"data.name": "digits"}, "rows.x: data.name may not differ"),
         ({"teacher": {"source": "x"}}, "rows.x: teacher.source may not differ"),
-        ({"fleet.threads": 2}, "rows may set partition, pairs, tsm, dm, adm, student and stages."),
+        ({"fleet.threads": 2}, "rows may set partition, pairs, tsm, dm, adm, student, precision and stages."),
         ({"rows": {"y": {"z": 1}}}, "rows.x: rows.y.z may not differ"),
         ({"name": "y"}, "rows.x: name may not differ"),
         ({"equl": "total-updates"}, "rows.x: equl is not a row's key; did you mean equal?"),
