@@ -59,6 +59,7 @@ def cases(world: World) -> Iterator[Case]:
     yield from _odd_subjects()
     yield from _numbers()
     yield from _outs()
+    yield from _teachers()
     yield from _fine()
 
 
@@ -95,6 +96,74 @@ def _odd_subjects() -> Iterator[Case]:
             ("zeros", "/dev/zero"),
         ):
             yield untouched(f"{verb}/subject-{name}", lambda scene, verb=verb, place=place: [verb, _place(scene, place)])
+
+
+CHECKPOINTS = {
+    "empty": b"",
+    "not-a-pickle": bytes(range(256)) * 8,
+    "web-page": b"<!DOCTYPE html><html></html>",
+    "lfs-pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    "zip": b"PK\x03\x04" + bytes(100),
+    "runs-something": b"cos\nmkdir\n(Vran\ntR.",
+    "evaluates": b"cbuiltins\neval\n(V__import__('os').mkdir('ran')\ntR.",
+    "hides-a-call": b"}Vema\n}Vweight\ncos\nsystem\nss.",
+    "numbers": b"}Vema\nK\x07s.",
+    "endless": b"\x80\x04\x8e" + b"\xff" * 7 + b"\x0f" + b"x",
+    "deep": b"(l" * 5000 + b"a" * 4999 + b".",
+}
+"""Files under the name of a checkpoint that are none."""
+
+
+def _teachers() -> Iterator[Case]:
+    for verb, more in (("inspect", []), ("convert", ["folder"]), ("sample", ["--out", "grid.png"])):
+        yield untouched(f"teacher-{verb}/nothing", lambda scene, verb=verb: ["teacher", verb])
+        yield untouched(
+            f"teacher-{verb}/unknown-option",
+            lambda scene, verb=verb, more=more: ["teacher", verb, "packaged:digits", *more, "--surprise"],
+        )
+        for name, word in ODD_WORDS.items():
+            yield untouched(
+                f"teacher-{verb}/subject-{name}",
+                lambda scene, verb=verb, more=more, word=word: (
+                    ["teacher", verb, *more, "--", word] if word.startswith("-") else ["teacher", verb, word, *more]
+                ),
+            )
+        for place in ("/dev/null", "/dev/zero", "/", ".", "pipe", "packaged:nothing", "packaged:../digits"):
+            yield untouched(
+                f"teacher-{verb}/subject-{place}",
+                lambda scene, verb=verb, more=more, place=place: ["teacher", verb, _place(scene, place), *more],
+            )
+        for name, content in CHECKPOINTS.items():
+            yield untouched(
+                f"teacher-{verb}/checkpoint-{name}",
+                lambda scene, verb=verb, more=more, content=content: [
+                    "teacher",
+                    verb,
+                    _checkpoint(scene, content),
+                    *more,
+                ],
+            )
+    for value in ("rk4", "heun", "heun0", "", "heun99999999", "18"):
+        yield untouched(
+            f"teacher-sample/solver-{value!r}",
+            lambda scene, value=value: ["teacher", "sample", "packaged:digits", f"--solver={value}"],
+        )
+    for value in ("0", "-1", "x", "100000000000"):
+        yield untouched(
+            f"teacher-sample/num-{value!r}",
+            lambda scene, value=value: ["teacher", "sample", "packaged:digits", f"--num={value}"],
+        )
+    for value in ("10", "", "cat", "1,,2", "-1"):
+        yield untouched(
+            f"teacher-sample/labels-{value!r}",
+            lambda scene, value=value: ["teacher", "sample", "packaged:digits", f"--labels={value}"],
+        )
+
+
+def _checkpoint(scene: Scene, content: bytes) -> Path:
+    path = scene.work / "teacher.pkl"
+    path.write_bytes(content)
+    return path
 
 
 def _place(scene: Scene, name: str) -> str:
