@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
 from msd.cohort.generate import Cohort
 from msd.commands.targets import NPZ_ARRAYS, PNG_MARK, check_file, is_samples
@@ -17,6 +18,18 @@ from msd.evaluation.lettering import with_row_names
 from msd.evaluation.pictures import grid_image
 from msd.files import replacing
 from msd.training.engine import Engine
+
+
+def write_grid(out: Path, images: Tensor, rows: Sequence[int], classes: Sequence[str] | None) -> None:
+    """A PNG of images `[N, C, H, W]` in [-1, 1], as many in a row for each class number of `rows`; named if `classes` are
+    given. It is marked as ours. Raises RunError where it cannot be written."""
+    mark = PngInfo()
+    mark.add_text(*PNG_MARK)
+    grid = grid_image(images, num_columns=len(images) // len(rows))
+    if classes is not None:
+        grid = with_row_names(grid, [classes[row] for row in rows], list(map(str, rows)))
+    with replacing(out) as temporary, temporary.open("wb") as stream:
+        grid.save(stream, "PNG", pnginfo=mark)
 
 
 def sample(
@@ -43,17 +56,12 @@ def sample(
     cohort.check_memory(len(chosen) * num)
     wanted = torch.tensor(chosen).repeat_interleave(num)
     images = cohort.generate(wanted, seed=seed)
-    with replacing(out) as temporary, temporary.open("wb") as stream:
-        if out.suffix == ".npz":
+    if out.suffix == ".npz":
+        with replacing(out) as temporary, temporary.open("wb") as stream:
             arrays = dict(zip(NPZ_ARRAYS, (images.numpy(), wanted.numpy()), strict=True))
             np.savez_compressed(stream, **arrays)
-        else:
-            mark = PngInfo()
-            mark.add_text(*PNG_MARK)
-            grid = grid_image(images, num_columns=num)
-            if names:
-                grid = with_row_names(grid, [cohort.classes[label] for label in chosen], list(map(str, chosen)))
-            grid.save(stream, "PNG", pnginfo=mark)
+    else:
+        write_grid(out, images, chosen, cohort.classes if names else None)
     parts = cohort.route(torch.tensor(chosen)).tolist()
     return {
         "out": str(out),

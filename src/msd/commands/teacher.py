@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL.PngImagePlugin import PngInfo
 from rich.table import Table
 
 from msd import checks
 from msd.commands.console import Output
-from msd.commands.targets import PNG_MARK, check_denoiser, check_file, is_samples
+from msd.commands.sample import write_grid
+from msd.commands.targets import check_denoiser, check_file, is_samples
 from msd.conditions.names import numbered, with_numbers
 from msd.diffusion.denoiser import PARAMETERISATIONS, DenoiserSpec
 from msd.diffusion.draw import image_noise
 from msd.errors import ConditionError, PartitionError, RecipeError, RunError
-from msd.evaluation.lettering import with_row_names
-from msd.evaluation.pictures import grid_image
 from msd.evaluation.samplers import named_solver, teacher_sampler
-from msd.files import replacing
 from msd.networks.facts import REMEDY, WEIGHTS, FactNotes, identity, read_config, verified_facts
 from msd.networks.folder import spec_from_json
 from msd.networks.tensors import num_values
@@ -89,11 +86,7 @@ def sample(
     with output.progress("sampling", len(keys)) as advance:
         noise = image_noise(seeds, teacher.denoiser.spec.noise_shape)
         images = sampler.in_batches(noise, keys, seeds, BATCH_SIZE, advance)
-    with replacing(out) as temporary, temporary.open("wb") as stream:
-        mark = PngInfo()
-        mark.add_text(*PNG_MARK)
-        grid = with_row_names(grid_image(images, num_columns=num), [classes[key] for key in chosen], list(map(str, chosen)))
-        grid.save(stream, "PNG", pnginfo=mark)
+    write_grid(out, images, chosen, classes)
     evaluations = sampler.num_function_evaluations
     return {"out": str(out), "num_images": len(images), "solver": solver.name, "evaluations": evaluations, "seed": seed}
 

@@ -8,37 +8,31 @@ numbers, arrays and tensors is refused by that name, before it could be imported
 from __future__ import annotations
 
 import io
-import math
 import pickle
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from msd.errors import WeightsError
 from msd.reading import open_regular, reason
+from msd.teachers.pickled_numbers import (
+    Array,
+    Dtype,
+    Held,
+    Refused,
+    from_buffer,
+    parameter,
+    scalar,
+    shown,
+    storage,
+    tensor,
+)
 
-MAX_DIMENSIONS = 16
-MAGIC = 0x1950A86A20F9469CFC6C
-"""How the old format of `torch.save` begins."""
-STORAGES = {
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "DoubleStorage": torch.float64,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
 DTYPES = {str(kind): kind for kind in (torch.float16, torch.bfloat16, torch.float32, torch.float64)} | {
     str(kind): kind for kind in (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 }
@@ -78,20 +72,6 @@ class Record:
                     found |= {f"{before}{name}": one.value for name, one in own.items() if isinstance(one, Held)}
             waiting += [(f"{before}{name}.", one) for name, one in record.modules().items()]
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A tensor of the file's, out of its reach: a bare one could be filled anew by what follows in the file."""
-
-    value: Tensor
-
-    def __setstate__(self, state: Any) -> NoReturn:
-        raise Refused("a change of a tensor")
-
-
-class Refused(Exception):
-    """A file asked for something that is not in the table."""
 
 
 def read_records(path: Path, remedy: str) -> Any:
@@ -146,14 +126,10 @@ class _Unpickler(pickle.Unpickler):
             return _class(name)
         if module == "torch" and f"torch.{name}" in DTYPES:
             return DTYPES[f"torch.{name}"]
-        raise Refused(_shown(f"{module}.{name}"))
+        raise Refused(shown(f"{module}.{name}"))
 
     def persistent_load(self, pid: Any, /) -> NoReturn:
         raise Refused("something outside itself (a persistent id)")
-
-
-def _shown(name: str) -> str:
-    return "".join(sign if sign.isprintable() else "?" for sign in name[:100])
 
 
 class _Maker:
@@ -231,112 +207,10 @@ def _new_object(kind: Any, *_: Any) -> Any:
     return kind()
 
 
-class _Numbers(NamedTuple):
-    """What tensors are views of: one dimension, on the file's own bytes."""
-
-    values: Tensor
-
-    def __setstate__(self, state: Any) -> NoReturn:
-        raise Refused("a change of a tensor")
-
-
-class _StorageUnpickler(_Unpickler):
-    """The description of a storage: where its numbers begin, and of which kind they are."""
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        kind = STORAGES.get(name)
-        if module not in ("torch", "torch.storage") or kind is None:
-            raise Refused(_shown(f"{module}.{name}"))
-        return kind
-
-    def persistent_load(self, pid: Any, /) -> Any:
-        return pid
-
-
-def _storage(data: Any) -> _Numbers:
-    """A tensor's numbers, which `torch.save` wrote within the pickle in its old format: five small pickles (a magic number,
-    a version, notes of the machine, the storage, its key), then how many numbers there are, and these.
-
-    They are not copied: a checkpoint may be as large as half of the memory.
-    """
-    if not isinstance(data, bytes):
-        raise Refused("a tensor without bytes")
-    stream = io.BytesIO(data)
-    magic, _, machine, described, keys = (_StorageUnpickler(stream).load() for _ in range(5))
-    if magic != MAGIC or not isinstance(machine, dict) or machine.get("little_endian") is not True:
-        raise Refused("numbers in a format that is not torch's, or of another kind of machine")
-    if not isinstance(described, tuple) or len(described) != 6 or keys != [described[2]] or described[5] is not None:
-        raise Refused("numbers that are several, or part of others")
-    kind, begin = described[1], stream.tell() + 8
-    num = int.from_bytes(data[stream.tell() : begin], "little", signed=True)
-    if not isinstance(kind, torch.dtype) or num < 0 or begin + num * kind.itemsize > len(data):
-        raise Refused("more numbers than it has")
-    if num == 0:
-        return _Numbers(torch.empty(0, dtype=kind))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the bytes cannot be written to, and nobody does
-        return _Numbers(torch.frombuffer(data, dtype=kind, count=num, offset=begin))
-
-
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Held:
-    numbers = [offset, *size, *stride]
-    if not isinstance(storage, _Numbers) or not all(type(one) is int and one >= 0 for one in numbers):
-        raise Refused("a tensor of impossible shape")
-    last = offset + sum((one - 1) * step for one, step in zip(size, stride, strict=True))
-    if len(size) > MAX_DIMENSIONS or (math.prod(size) and last >= len(storage.values)):
-        raise Refused("a tensor beyond its own numbers")
-    return Held(storage.values.as_strided(tuple(size), tuple(stride), offset))
-
-
-def _parameter(tensor: Any, *_: Any) -> Held:
-    if not isinstance(tensor, Held):
-        raise Refused("a parameter that is no tensor")
-    return tensor
-
-
-class _Dtype:
-    """A kind of number in arrays; objects are none."""
-
-    def __init__(self, name: Any, *_: Any):
-        kind = np.dtype(name if isinstance(name, str) else "O")
-        if kind.kind not in "biuf":
-            raise Refused(f"an array of {_shown(str(name))}")
-        self.kind = kind
-
-    def __setstate__(self, state: Any) -> None:
-        order = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
-        self.kind = self.kind.newbyteorder(order if order in ("<", ">") else "=")
-
-
-class _Array:
-    """An array of numbers, filled by its state once that is read."""
-
-    value: np.ndarray | None = None
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, kind, by_columns, data = state
-        if not isinstance(kind, _Dtype) or not isinstance(data, bytes):
-            raise Refused("an array of objects")
-        self.value = np.frombuffer(data, kind.kind).reshape(shape, order="F" if by_columns else "C")
-
-
-def _from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> _Array:
-    """How protocol 5 writes an array."""
-    found = _Array()
-    found.__setstate__((1, shape, kind, order == "F", bytes(data) if isinstance(data, bytearray) else data))
-    return found
-
-
-def _scalar(kind: Any, data: Any) -> float | int | bool:
-    if not isinstance(kind, _Dtype) or not isinstance(data, bytes):
-        raise Refused("a number that is an object")
-    return np.frombuffer(data, kind.kind)[0].item()
-
-
 def _encoded(text: Any, encoding: Any) -> bytes:
     """How protocol 2 and below write bytes."""
     if encoding != "latin1" or not isinstance(text, str):
-        raise Refused(f"_codecs.encode by {_shown(str(encoding))}")
+        raise Refused(f"_codecs.encode by {shown(str(encoding))}")
     return text.encode("latin1")
 
 
@@ -352,22 +226,22 @@ def _table() -> dict[str, Any]:
         "builtins.frozenset": lambda *values: frozenset(*values),
         "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
         "copyreg._reconstructor": _new_object,
-        "torch.storage._load_from_bytes": _storage,
-        "torch._utils._rebuild_tensor_v2": _tensor,
-        "torch._utils._rebuild_parameter": _parameter,
+        "torch.storage._load_from_bytes": storage,
+        "torch._utils._rebuild_tensor_v2": tensor,
+        "torch._utils._rebuild_parameter": parameter,
         "torch.Size": lambda *sizes: tuple(*sizes),
         "torch.device": lambda *names: "cpu",
         "_codecs.encode": _encoded,
-        "numpy.dtype": _Dtype,
+        "numpy.dtype": Dtype,
         "builtins.object": lambda: Record("object"),
     }
     for module, old in (("builtins", "__builtin__"), ("copyreg", "copy_reg")):  # as protocols 0 to 2 call them
         table |= {name.replace(module, old, 1): make for name, make in table.items() if name.startswith(f"{module}.")}
     for core in ("numpy.core", "numpy._core"):
-        table[f"{core}.multiarray._reconstruct"] = lambda *_: _Array()
-        table[f"{core}.multiarray.scalar"] = _scalar
-        table[f"{core}.numeric._frombuffer"] = _from_buffer
-    table["numpy.ndarray"] = lambda *_: _Array()
+        table[f"{core}.multiarray._reconstruct"] = lambda *_: Array()
+        table[f"{core}.multiarray.scalar"] = scalar
+        table[f"{core}.numeric._frombuffer"] = from_buffer
+    table["numpy.ndarray"] = lambda *_: Array()
     return {"dnnlib.util.EasyDict": _Dictionary, **{name: _Maker(make) for name, make in table.items()}}
 
 
