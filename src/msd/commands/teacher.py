@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -79,7 +80,7 @@ def sample(
         chosen = checks.class_numbers(with_numbers(list(labels), classes), len(classes), error=PartitionError).tolist()
     keys = torch.tensor(chosen).repeat_interleave(num)
     # The solver's state is in float64, and there are a few of it.
-    each = 10 * 4 * teacher.denoiser.spec.noise_shape[0] * teacher.denoiser.spec.noise_shape[-1] ** 2
+    each = 10 * 4 * math.prod(teacher.denoiser.spec.noise_shape)
     checks.fits_memory(len(keys), each, "images", "ask for fewer with --num", error=ConditionError)
     seeds = range(seed, seed + len(keys))
     sampler = teacher_sampler(teacher.denoiser, solver)

@@ -51,7 +51,7 @@ def read_edm(path: Path) -> Foreign:
     if network is None or network.kind != "DhariwalUNet":
         what = "no network" if network is None else f"a {_shown(network.kind)}"
         raise WeightsError(f"{path} holds {what} in its EDMPrecond; of EDM's networks DhariwalUNet (ADM) is known.")
-    facts = _Facts(path, found.state | {}, NETWORK_DEFAULTS | network.arguments())
+    facts = _Facts(path, found.state, NETWORK_DEFAULTS | network.arguments())
     config = facts.config()
     spec = DenoiserSpec(
         noise_shape=(config["in_channels"], config["sample_size"], config["sample_size"]),
