@@ -6,13 +6,14 @@ import math
 import re
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from msd.commands.budget import (
     ENOUGH_FOR_ALL_ROWS,
     FEWEST,
     MOST,
+    REGRESSION_BATCH,
     Costs,
     Facts,
     NetworkCost,
@@ -177,12 +178,13 @@ def test_parts_are_four_where_each_has_two_classes(classes: int, parts: int) -> 
 
 
 @given(st.lists(st.integers(1, 5000), min_size=2, max_size=30))
+@example([1, 1875])
 @settings(max_examples=50)
 def test_the_rarest_part_has_a_batch_of_pairs_or_the_plan_says_so(counts: list[int]) -> None:
     facts = Facts(tuple(counts), 8, 1)
     choice = plan_budget(3600, costs(facts), facts)
     assert 0 < smallest_share(facts) <= 1 / choice.num_parts
-    enough = smallest_share(facts) * choice.num_pairs >= 32
+    enough = smallest_share(facts) * choice.num_pairs >= REGRESSION_BATCH
     assert enough or needs_replacement(choice, facts)
 
 
