@@ -12,7 +12,8 @@ from builders import unet
 from msd.data.images import load_images
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
 from msd.errors import WeightsError
-from msd.networks.build import build_unet, unet_of
+from msd.networks.adapter import adapter_of
+from msd.networks.build import build_unet
 from msd.networks.channels import frequency_map, magnitude, strongest, take
 from msd.networks.inherit import fresh, inherit
 from msd.networks.shrink import candidates, smaller_config
@@ -84,8 +85,8 @@ def test_channels_that_do_nothing_are_the_ones_that_go() -> None:
     """
     small = random_teacher(unet((8, 16), norm_num_groups=4), seed=1)
     large = fresh(small, unet((16, 32), norm_num_groups=4), seed=2)
-    weights = unet_of(small).model.state_dict()
-    for name, value in unet_of(large).model.state_dict().items():
+    weights = adapter_of(small).model.state_dict()
+    for name, value in adapter_of(large).model.state_dict().items():
         wide = weights[name]
         for dimension, length in enumerate(value.shape):
             if wide.shape[dimension] != length:
@@ -94,7 +95,7 @@ def test_channels_that_do_nothing_are_the_ones_that_go() -> None:
         value.copy_(wide)
     # Twice the width has other frequencies of time; without time both networks see the same.
     for network in (small, large):
-        unet_of(network).model.time_embedding.linear_1.weight.data.zero_()
+        adapter_of(network).model.time_embedding.linear_1.weight.data.zero_()
     assert torch.allclose(answer(large), answer(small), atol=1e-5)
     student = inherit(large, unet((8, 16), norm_num_groups=4))
     assert torch.allclose(answer(student), answer(small), atol=1e-4)
@@ -117,7 +118,7 @@ def test_an_inherited_student_is_nearer_to_the_digits_teacher_than_a_random_one(
     chosen = torch.randint(len(images), (256,), generator=generator)
     clean, labels = teacher.spec.codec.encode(images.batch(chosen)), images.labels[chosen]
     noise = torch.randn(clean.shape, generator=generator)
-    config = smaller_config(dict(unet_of(teacher).model.config), 0.42).config
+    config = smaller_config(dict(adapter_of(teacher).model.config), 0.42).config
     students = {"inherited": inherit(teacher, config), "random": fresh(teacher, config, seed=0)}
     for sigma in (0.5, 1.0, 2.0, 5.0, 20.0, 80.0):
         levels, errors = torch.full((256,), sigma), {}
@@ -131,8 +132,8 @@ def test_an_inherited_student_is_nearer_to_the_digits_teacher_than_a_random_one(
 def test_a_dropped_level_leaves_a_middle_that_passes_on() -> None:
     teacher = random_teacher(KINDS["plain"])
     student = inherit(teacher, unet((8,), up_block_types=["UpBlock2D"], down_block_types=["DownBlock2D"]))
-    assert not unet_of(student).model.get_parameter("mid_block.resnets.0.conv2.weight").any()
-    assert not unet_of(student).model.get_parameter("up_blocks.0.resnets.0.conv1.weight")[:, :8].any()
+    assert not adapter_of(student).model.get_parameter("mid_block.resnets.0.conv2.weight").any()
+    assert not adapter_of(student).model.get_parameter("up_blocks.0.resnets.0.conv1.weight")[:, :8].any()
     assert answer(student).isfinite().all()
 
 

@@ -146,11 +146,11 @@ def test_work_is_counted_without_computing() -> None:
     """Fewer channels: less arithmetic, as many kernels. Fewer blocks: fewer of both. Random numbers stay as they were."""
     spec = DenoiserSpec((1, 8, 8), 10)
     torch.manual_seed(3)
-    whole, narrow = work_of(unet((16, 32), 2), spec), work_of(unet((8, 16), 2), spec)
+    whole, narrow = work_of("unet2d", unet((16, 32), 2), spec), work_of("unet2d", unet((8, 16), 2), spec)
     drawn = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(torch.rand(1), drawn)
-    shallow = work_of(unet((16, 32), 1), spec)
+    shallow = work_of("unet2d", unet((16, 32), 1), spec)
     assert narrow.num_flops < 0.3 * whole.num_flops
     assert narrow.num_kernels == whole.num_kernels > shallow.num_kernels
     convolutions = 2 * 9 * 64 * (1 * 8 + 8 * 1)  # at least the first and the last one
@@ -158,4 +158,4 @@ def test_work_is_counted_without_computing() -> None:
     tiny = tiny_denoiser(0)
     with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
         tiny(torch.randn(1, 1, 8, 8), torch.ones(1), torch.zeros(1, dtype=torch.long))
-    assert work_of(unet((8, 16)), spec).num_flops == counter.get_total_flops()
+    assert work_of("unet2d", unet((8, 16)), spec).num_flops == counter.get_total_flops()

@@ -14,7 +14,7 @@ from msd.errors import RecipeError, WeightsError
 from msd.networks.anatomy import read_anatomy
 from msd.networks.build import ToyMLP, build_unet
 from msd.networks.places import place_shapes
-from msd.networks.taps import Tap, taps
+from msd.networks.taps import Tap, tappable
 from msd.recipe import RoleSection
 from msd.training.engine import Engine
 
@@ -40,7 +40,7 @@ def test_places_and_sizes_are_known_from_the_configuration(config: dict[str, Any
     size = config["sample_size"]
     spec = DenoiserSpec(noise_shape=(1, size, size), num_conditions=10)
     denoiser = Denoiser(build_unet(config), spec).eval()
-    shapes = {name: Tap(denoiser, name).shape(denoiser, LABEL) for name in taps(denoiser.network)}
+    shapes = {name: Tap(denoiser, name).shape(denoiser, LABEL) for name in tappable(denoiser.network).places()}
     assert place_shapes(read_anatomy(config), size, size) == shapes
 
 
@@ -82,7 +82,7 @@ def test_a_tap_that_does_not_exist_is_answered_with_those_that_do() -> None:
 
 def test_the_toy_s_network_has_taps_and_others_have_none() -> None:
     denoiser = Denoiser(ToyMLP(2, 3, 8, 4), DenoiserSpec(noise_shape=(2,), num_conditions=3))
-    assert list(taps(denoiser.network)) == ["bottleneck", "block.0", "block.1", "block.2", "block.3"]
+    assert list(tappable(denoiser.network).places()) == ["bottleneck", "block.0", "block.1", "block.2", "block.3"]
     assert Tap(denoiser, "bottleneck").shape(denoiser, LABEL) == (8,)
     with pytest.raises(WeightsError, match="where to tap a Linear"):
-        taps(nn.Linear(1, 1))
+        tappable(nn.Linear(1, 1))

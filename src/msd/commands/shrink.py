@@ -20,7 +20,7 @@ from msd.evaluation.latency import LATENCY_THREADS, machine, measure_latency
 from msd.evaluation.samplers import Sampler
 from msd.files import write_json
 from msd.networks.anatomy import Anatomy, read_anatomy
-from msd.networks.build import build_unet
+from msd.networks.build import LabelledUNet, build_unet
 from msd.networks.cost import Work, work_of
 from msd.networks.facts import read_config, verified_facts
 from msd.networks.folder import spec_from_json
@@ -65,7 +65,7 @@ def shrink(recipe: Recipe, reduce: float, out: Path | None, output: Output) -> d
     rows = []
     with output.progress("measuring", len(shown) * len(BATCHES)) as advance:
         for candidate in shown:
-            work = work_of(candidate.config, spec)
+            work = work_of(LabelledUNet.kind, candidate.config, spec)
             latency = _latency(candidate, spec, work, device, lambda: advance(1))
             rows.append(_row(candidate, work, latency, is_chosen=candidate == chosen))
     value = {

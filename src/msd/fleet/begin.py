@@ -8,7 +8,7 @@ from pathlib import Path
 from msd.diffusion.denoiser import Denoiser
 from msd.fleet.jobs import BUNDLE, START, Job, TrainTask, check_content, read_result, stage_folder
 from msd.fleet.starts import read_start
-from msd.networks.build import config_of
+from msd.networks.adapter import adapter_of
 from msd.networks.folder import load_denoiser
 from msd.recipe import RANDOM, STUDENT, TEACHER, section_of
 from msd.training.bundle import Bundle
@@ -33,7 +33,8 @@ def begin(job: Job, task: TrainTask, folder: Path, teacher: Denoiser) -> tuple[D
         from msd.networks.shrink import smaller_config
 
         # What was handed on belongs to the whole network.
-        bundle, config = Bundle(), smaller_config(config_of(start), task.reduce or 0.0).config
+        bundle, config = Bundle(), adapter_of(start).config()
+        config = smaller_config(config, task.reduce).config if task.reduce else config
         start = fresh(start, config, task.seed) if task.weights == RANDOM else inherit(start, config)
     start = start.copy()
     start.spec = replace(start.spec, sigma_init=task.sigma_init)

@@ -11,40 +11,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from msd.diffusion.denoiser import Denoiser
-from msd.errors import RecipeError, WeightsError
+from msd.errors import RecipeError
+from msd.networks.adapter import Adapter
+from msd.networks.places import BOTTLENECK, place_names
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d import UNet2DModel
 
 
-class LabelledUNet(nn.Module):
-    """diffusers' UNet2DModel with class labels."""
+class LabelledUNet(Adapter):
+    """diffusers' UNet2DModel, with class labels or, where it has no table of them, without conditions."""
 
     kind = "unet2d"
-
-    def __init__(self, model: UNet2DModel):
-        super().__init__()
-        self.model = model
+    model: UNet2DModel
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor) -> Tensor:
-        return self.model(x, noise_level, class_labels=condition, return_dict=False)[0]
+        labels = None if self.model.class_embedding is None else condition
+        return self.model(x, noise_level, class_labels=labels, return_dict=False)[0]
 
-    def save(self, folder: str) -> None:
-        """One file of weights, whatever the size: a second one would escape the checksum."""
-        self.model.save_pretrained(folder, safe_serialization=True, max_shard_size=2**62)
-
-
-def unet_of(denoiser: Denoiser) -> LabelledUNet:
-    """The adapted network inside a denoiser. Raises WeightsError for a network that is not one of ours to save."""
-    if not isinstance(denoiser.network, LabelledUNet):
-        raise WeightsError(f"a {type(denoiser.network).__name__} cannot be saved or inspected; use a UNet2DModel.")
-    return denoiser.network
-
-
-def config_of(denoiser: Denoiser) -> dict[str, Any]:
-    """What the adapted network was built from: the keyword arguments of its UNet2DModel. Raises WeightsError."""
-    return {key: value for key, value in unet_of(denoiser).model.config.items() if not key.startswith("_")}
+    def places(self) -> dict[str, nn.Module]:
+        """Named as `networks.places` has it."""
+        model = self.model
+        middle = [] if model.mid_block is None else [model.mid_block]
+        blocks = [*model.down_blocks, *middle, *model.up_blocks]
+        return dict(zip(place_names(len(model.down_blocks), has_mid=bool(middle)), blocks, strict=True))
 
 
 def build_unet(config: dict[str, Any]) -> LabelledUNet:
@@ -103,6 +93,15 @@ class ToyMLP(nn.Module):
         self.label = nn.Embedding(num_conditions, width)
         self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.leave = nn.Linear(width, dimension)
+
+    def places(self) -> dict[str, nn.Module]:
+        """`block.N` is its N-th layer, the middle one also the bottleneck."""
+        blocks = list(self.blocks)
+        return {BOTTLENECK: blocks[len(blocks) // 2]} | {f"block.{number}": block for number, block in enumerate(blocks)}
+
+    @staticmethod
+    def features(output: Tensor) -> Tensor:
+        return output
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor) -> Tensor:
         angles = noise_level[:, None] * self.frequencies

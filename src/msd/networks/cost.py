@@ -14,8 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from msd.diffusion.codec import Shape
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
-from msd.networks.build import build_unet, config_of
+from msd.networks.adapter import adapter_of
 from msd.networks.heads import Head
+from msd.networks.kinds import BUILDERS
 from msd.networks.taps import Tap
 
 ALLOCATING = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "dropout")
@@ -30,13 +31,13 @@ class Work:
     num_kernels: int
 
 
-def work_of(config: Mapping[str, Any], spec: DenoiserSpec) -> Work:
-    """The work of a network of `config`, used as `spec` says; nothing is computed or allocated (torch's meta device).
+def work_of(kind: str, config: Mapping[str, Any], spec: DenoiserSpec) -> Work:
+    """The work of a network of that kind and `config`, used as `spec` says; on torch's meta device, which computes nothing.
 
     Kernels are the operations that reach torch's backend, views and allocations left out: what an uncompiled model launches
     one after the other, however small each is.
     """
-    denoiser, inputs = _weightless(config, spec)
+    denoiser, inputs = _weightless(kind, config, spec)
     kernels, flops = _Kernels(), FlopCounterMode(display=False)
     with torch.inference_mode(), kernels:
         denoiser(*inputs)
@@ -47,7 +48,8 @@ def work_of(config: Mapping[str, Any], spec: DenoiserSpec) -> Work:
 
 def forward_flops(denoiser: Denoiser) -> int:
     """Operations of one evaluation for one sample. Raises WeightsError for a network that is not one of ours to save."""
-    return work_of(config_of(denoiser), denoiser.spec).num_flops
+    network = adapter_of(denoiser)
+    return work_of(network.kind, network.config(), denoiser.spec).num_flops
 
 
 def flops_to_tap(denoiser: Denoiser, tap: str) -> int:
@@ -55,7 +57,8 @@ def flops_to_tap(denoiser: Denoiser, tap: str) -> int:
 
     Raises RecipeError for a tap that there is not, WeightsError as `forward_flops` does.
     """
-    weightless, inputs = _weightless(config_of(denoiser), denoiser.spec)
+    network = adapter_of(denoiser)
+    weightless, inputs = _weightless(network.kind, network.config(), denoiser.spec)
     flops, seen = FlopCounterMode(display=False), list[int]()
     place = Tap(weightless, tap).place
     place.register_forward_hook(lambda *_: seen.append(flops.get_total_flops()))
@@ -72,10 +75,10 @@ def flops_of_head(head: Head, shape: Shape) -> int:
     return flops.get_total_flops()
 
 
-def _weightless(config: Mapping[str, Any], spec: DenoiserSpec) -> tuple[Denoiser, tuple[Tensor, Tensor, Tensor]]:
+def _weightless(kind: str, config: Mapping[str, Any], spec: DenoiserSpec) -> tuple[Denoiser, tuple[Tensor, Tensor, Tensor]]:
     """A denoiser on torch's meta device, and one sample to call it with."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        denoiser = Denoiser(build_unet(dict(config)), spec).eval()
+        denoiser = Denoiser(BUILDERS[kind](dict(config)), spec).eval()
         inputs = (torch.empty(1, *spec.noise_shape), torch.empty(1), torch.empty(1, dtype=torch.long))
     return denoiser, inputs
 

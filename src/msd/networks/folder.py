@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from msd.diffusion.codec import CODECS
 from msd.diffusion.denoiser import PARAMETERISATIONS, Denoiser, DenoiserSpec
 from msd.errors import MsdError, TrainingError, WeightsError
 from msd.files import write_json
-from msd.networks.build import LabelledUNet, build_unet, unet_of
+from msd.networks.adapter import Adapter, adapter_of
 from msd.networks.facts import (
     CONFIG,
     FACTS,
@@ -29,11 +29,9 @@ from msd.networks.facts import (
     verified_facts,
     weights_sha256,
 )
+from msd.networks.kinds import BUILDERS
 from msd.networks.tensors import load_tensors
 from msd.reading import Kind, Stored, fitted, reason, validated
-
-BUILDERS: dict[str, Callable[[dict[str, Any]], LabelledUNet]] = {LabelledUNet.kind: build_unet}
-"""How each kind of network is built from its configuration; a new kind is a line here."""
 
 
 def spec_to_json(spec: DenoiserSpec) -> dict[str, Any]:
@@ -106,7 +104,7 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path, **facts: Any) -> None:
     not finite.
     """
     folder = checks.path(folder, "a denoiser's folder", error=WeightsError)
-    network = unet_of(denoiser)
+    network = adapter_of(denoiser)
     for name, value in network.state_dict().items():
         if not torch.isfinite(value).all():
             raise TrainingError(f"{name} is not finite, so nothing was saved; lower the learning rates and train it again.")
@@ -143,7 +141,7 @@ def load_denoiser(folder: str | Path, device: torch.device | str = "cpu") -> Den
     return Denoiser(network, spec).to(device).eval().requires_grad_(False)
 
 
-def load_strictly(network: LabelledUNet, path: Path) -> None:
+def load_strictly(network: Adapter, path: Path) -> None:
     """Fill every tensor of `network` from the one file at `path`. Raises WeightsError naming the first that does not fit."""
     tensors = load_tensors(path, REMEDY)
     wanted = network.model.state_dict()

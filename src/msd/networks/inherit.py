@@ -11,9 +11,11 @@ from torch import Tensor
 from msd import checks
 from msd.diffusion.denoiser import Denoiser
 from msd.errors import WeightsError
+from msd.networks.adapter import adapter_of
 from msd.networks.anatomy import Anatomy, read_anatomy
-from msd.networks.build import build_unet, unet_of
+from msd.networks.build import LabelledUNet
 from msd.networks.channels import NOTHING, frequency_map, magnitude, strongest, take, widened
+from msd.networks.kinds import BUILDERS
 from msd.networks.wiring import IMAGE, Part, Stream, wiring
 
 ALIKE = (
@@ -42,11 +44,14 @@ def fresh(teacher: Denoiser, config: Mapping[str, Any], seed: int) -> Denoiser:
     that cannot be built.
     """
     seed = checks.seed(seed, error=WeightsError)
-    own = {key: value for key, value in read_anatomy(config).config.items() if key in config}
+    kind = adapter_of(teacher).kind
+    own = dict(config)
+    if kind == LabelledUNet.kind:
+        own = {key: value for key, value in read_anatomy(config).config.items() if key in config}
     # The initial weights are diffusers' own, drawn from torch's global generator: fork it so that nothing else moves.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = build_unet(own)
+        network = BUILDERS[kind](own)
     return Denoiser(network, teacher.spec).to(next(teacher.parameters()).device).eval()
 
 
@@ -58,12 +63,12 @@ def inherit(teacher: Denoiser, config: Mapping[str, Any]) -> Denoiser:
     on what it gets and the way up does not read it yet: both learn. Raises WeightsError for a configuration that is no
     smaller one of the same kind.
     """
-    model = unet_of(teacher).model
+    model = adapter_of(teacher).model
     old, new = read_anatomy(dict(model.config)), read_anatomy(config)
     _check_related(old, new, {**dict(model.config), **old.config}, {**dict(model.config), **new.config, **config})
     student = fresh(teacher, config, seed=0)
     with torch.no_grad():
-        _Slicing(old, new, dict(model.state_dict()), dict(unet_of(student).model.state_dict())).fill()
+        _Slicing(old, new, dict(model.state_dict()), dict(adapter_of(student).model.state_dict())).fill()
     return student
 
 

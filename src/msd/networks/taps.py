@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,25 +11,24 @@ from torch import Tensor, nn
 from msd.diffusion.codec import Shape
 from msd.diffusion.denoiser import Condition, Denoise, Denoiser
 from msd.errors import WeightsError
-from msd.networks.build import LabelledUNet, ToyMLP
-from msd.networks.places import BOTTLENECK, check_place, place_names
+from msd.networks.adapter import Adapter
+from msd.networks.build import ToyMLP
+from msd.networks.places import check_place
 
 
-def taps(network: nn.Module) -> dict[str, nn.Module]:
-    """The parts of a network that can be tapped, by name, from input to output.
+class Tappable(Protocol):
+    """A network that says where it can be tapped: every `Adapter`, and the toy's."""
 
-    A U-Net's are named by `places`; `block.N` is a layer of the toy's network. Raises WeightsError for a network of another
-    kind.
-    """
-    if isinstance(network, LabelledUNet):
-        model = network.model
-        middle = [] if model.mid_block is None else [model.mid_block]
-        blocks = [*model.down_blocks, *middle, *model.up_blocks]
-        return dict(zip(place_names(len(model.down_blocks), has_mid=bool(middle)), blocks, strict=True))
-    if isinstance(network, ToyMLP):
-        blocks = list(network.blocks)
-        return {BOTTLENECK: blocks[len(blocks) // 2]} | {f"block.{number}": block for number, block in enumerate(blocks)}
-    raise WeightsError(f"nobody knows where to tap a {type(network).__name__}; use a UNet2DModel.")
+    def places(self) -> Mapping[str, nn.Module]: ...
+
+    def features(self, output: Any, /) -> Tensor: ...
+
+
+def tappable(network: nn.Module) -> Tappable:
+    """The network itself. Raises WeightsError for one that does not say where it can be tapped."""
+    if not isinstance(network, Adapter | ToyMLP):
+        raise WeightsError(f"nobody knows where to tap a {type(network).__name__}; use a UNet2DModel.")
+    return network
 
 
 class Tap:
@@ -38,7 +38,8 @@ class Tap:
     """
 
     def __init__(self, denoiser: Denoiser, name: str):
-        places = taps(denoiser.network)
+        self._network = tappable(denoiser.network)
+        places = self._network.places()
         check_place(name, places)
         self.name = name
         self.place = places[name]
@@ -53,9 +54,7 @@ class Tap:
         finally:
             hook.remove()
         assert len(seen) == 1, "another denoiser was called than the tapped one"
-        # A block on the way in also gives what skips over to its counterpart.
-        features = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
-        return x0, features
+        return x0, self._network.features(seen[0])
 
     @torch.no_grad()
     def shape(self, denoiser: Denoiser, condition: Condition) -> Shape:

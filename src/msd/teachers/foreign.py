@@ -13,7 +13,7 @@ from torch import Tensor
 
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
 from msd.errors import WeightsError
-from msd.networks.folder import BUILDERS
+from msd.networks.kinds import BUILDERS
 from msd.reading import fitted, reason
 
 
@@ -24,7 +24,7 @@ class Foreign:
     format: str
     """For people: "EDM pickle"."""
     kind: str
-    """Of network, as `networks.folder.BUILDERS` knows it."""
+    """Of network, as `networks.kinds.BUILDERS` knows it."""
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     """Weights by the names that the network of that kind has for them."""
