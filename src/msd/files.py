@@ -150,10 +150,10 @@ def _carry_over(old: Path, new: Path, ours: set[str], within: str = "") -> None:
         elif entry.is_symlink() and not os.path.lexists(target):
             os.symlink(os.readlink(entry.path), target)
         elif not os.path.lexists(target):
-            _link_or_copy(Path(entry.path), target)
+            link_or_copy(Path(entry.path), target)
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """A second name for a file, so that it need not be read; a copy where the file system has no such thing."""
     try:
         os.link(source, target)

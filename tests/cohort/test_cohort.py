@@ -14,11 +14,10 @@ from builders import UNIFORM, save_student, tiny_denoiser
 from msd.cohort.backends import EagerGenerator
 from msd.cohort.manifest import Manifest, assemble
 from msd.conditions.partition import Partition
-from msd.diffusion.codec import CODECS
 from msd.diffusion.solvers import one_step
 from msd.errors import ConditionError, PartitionError, WeightsError
 from msd.networks.facts import read_facts
-from msd.networks.folder import load_denoiser
+from msd.networks.folder import CODECS, load_denoiser
 
 
 def test_each_label_is_answered_by_the_student_of_its_part(cohort: Manifest, halves: Partition) -> None:

@@ -16,8 +16,10 @@ from msd import checks
 from msd.conditions.names import are_numbers, numbered
 from msd.conditions.partition import Partition
 from msd.errors import MsdError, RunError, WeightsError, warn
-from msd.files import replacing_folder, write_json
+from msd.files import link_or_copy, replacing_folder, write_json
 from msd.networks.facts import (
+    AUTOENCODER,
+    AUTOENCODER_FILES,
     FACTS,
     FILES,
     Shape,
@@ -120,6 +122,10 @@ def assemble(
             target.mkdir(parents=True)
             for file in FILES:
                 shutil.copy2(source / file, target / file)
+            if (source / AUTOENCODER).is_dir():
+                (target / AUTOENCODER).mkdir()
+                for file in AUTOENCODER_FILES:
+                    link_or_copy(source / file, target / file)
         write_json(temporary / MANIFEST, value)
     return read_manifest(folder)
 
@@ -157,7 +163,10 @@ def _student_folder(part: int) -> str:
 
 def _files(num_students: int) -> set[str]:
     """All that a cohort consists of, as paths within its folder."""
-    return {MANIFEST, *(f"{_student_folder(part)}/{file}" for part in range(num_students) for file in FILES)}
+    return {
+        MANIFEST,
+        *(f"{_student_folder(part)}/{file}" for part in range(num_students) for file in (*FILES, *AUTOENCODER_FILES)),
+    }
 
 
 def _written(folder: Path) -> set[str]:

@@ -125,7 +125,7 @@ def cohort_content(manifest: Manifest) -> dict[str, Any]:
 
 def _teacher_of(recipe: Recipe, cohort: Cohort) -> Teacher:
     """The teacher that the cohort was distilled from. Raises WeightsError when the recipe's is another one by now."""
-    loaded = load_teacher(recipe.teacher.source, Engine.on(recipe.device).device)
+    loaded = load_teacher(recipe.teacher.source, Engine.on(recipe.device).device, recipe.teacher.guidance)
     theirs = cohort.manifest.facts["teacher"]["hash"]
     if loaded.hash != theirs:
         raise WeightsError(

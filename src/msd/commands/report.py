@@ -66,7 +66,7 @@ def partition_report(run: Run) -> dict[str, Any]:
     kept = read_kept(run.partition_report, PartitionReport, "a partition's report", None)
     if kept is not None:
         return kept.model_dump(mode="json")
-    teacher = read_teacher(run.resolved.teacher.source)
+    teacher = read_teacher(run.resolved.teacher.source, run.resolved.teacher.guidance)
     return Partition.load(run.partition).report(teacher.embeddings(), teacher.classes)
 
 

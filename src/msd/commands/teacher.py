@@ -24,7 +24,7 @@ from msd.networks.facts import REMEDY, WEIGHTS, FactNotes, identity, read_config
 from msd.networks.folder import spec_from_json
 from msd.networks.tensors import num_values
 from msd.teachers.converted import convert as convert_file
-from msd.teachers.converted import read_foreign
+from msd.teachers.converted import is_foreign, read_foreign
 from msd.teachers.facts import teacher_folder
 from msd.teachers.folder import load_teacher
 
@@ -35,7 +35,7 @@ BATCH_SIZE = 64
 
 def inspect(source: str, output: Output) -> dict[str, Any]:
     """What is known of a teacher, shown as a table. Raises WeightsError for what is none."""
-    value = _of_file(Path(source)) if Path(source).is_file() else _of_folder(source)
+    value = _of_foreign(Path(source)) if is_foreign(Path(source)) else _of_folder(source)
     output.show(_table(value))
     return value
 
@@ -44,8 +44,9 @@ def convert(path: Path, folder: Path, licence: str | None, output: Output) -> di
     """The network in a file as a denoiser's folder. Raises WeightsError, and RunError for a folder that is not ours to
     write."""
     check_denoiser(folder)
-    if not path.is_file():
-        raise RunError(f"{path} is no file; give a checkpoint. A teacher's folder needs no conversion.")
+    if not is_foreign(path):
+        what = "is a teacher's folder already, which needs no conversion" if path.is_dir() else "is not there"
+        raise RunError(f"{path} {what}; give a checkpoint, or a folder of diffusers'.")
     found = convert_file(path, folder, licence)
     for doubt in found.doubts:
         output.say(f"{path}: {doubt}.")
@@ -60,6 +61,7 @@ def sample(
     num: int,
     solver_word: str,
     seed: int,
+    guidance: float | None,
     device: str,
     out: Path,
     output: Output,
@@ -68,7 +70,7 @@ def sample(
     if out.suffix != ".png":
         raise RunError(f"{out} does not end in .png; choose such a name with --out.")
     check_file(out, is_samples, "samples")
-    teacher = load_teacher(source, device)
+    teacher = load_teacher(source, device, guidance)
     try:
         solver = named_solver(solver_word, teacher.denoiser.spec)
     except ValueError as error:
@@ -92,7 +94,7 @@ def sample(
     return {"out": str(out), "num_images": len(images), "solver": solver.name, "evaluations": evaluations, "seed": seed}
 
 
-def _of_file(path: Path) -> dict[str, Any]:
+def _of_foreign(path: Path) -> dict[str, Any]:
     found = read_foreign(path)
     found.denoiser(path)  # its weights are all there, and fit
     value = _described(str(path), found.format, found.config, found.spec, found.num_parameters)

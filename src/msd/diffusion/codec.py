@@ -102,7 +102,3 @@ class FoldedCodec(AffineCodec):
                 f"images of {height}x{width} pixels cannot be folded by {self.fold}; set network.fold=1, or data.size."
             )
         return channels * self.fold**2, height // self.fold, width // self.fold
-
-
-CODECS: dict[str, type] = {"affine": AffineCodec, "folded": FoldedCodec}
-"""How each kind is rebuilt from its saved fields; a VAE is a line here."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -185,6 +185,9 @@ class Denoiser(nn.Module):
     be trained in any copy.
     """
 
+    num_evaluations = 1
+    """Of its network, by one call."""
+
     def __init__(self, network: nn.Module, spec: DenoiserSpec):
         super().__init__()
         checks.instance(network, nn.Module, "network", "give a torch module", error=WeightsError)
@@ -220,6 +223,37 @@ class Denoiser(nn.Module):
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+class GuidedDenoiser(Denoiser):
+    """A teacher with classifier-free guidance: its call is guided by the scale that its spec says, at twice the cost.
+
+    A copy of it is not: it is the network alone, to be trained into a student, which learns what guidance adds (its spec
+    goes on to say by how much), or into a critic of such students.
+    """
+
+    num_evaluations = 2
+
+    def __init__(self, denoiser: Denoiser, scale: float, null_label: int):
+        """`null_label` is the class that stands for none. Raises ConditionError for a scale that is no finite number."""
+        super().__init__(denoiser.network, replace(denoiser.spec, guidance=scale))
+        self._trained = denoiser._trained
+        self._null_label = null_label
+        self._guided = guided(super().forward, scale, self._none)
+
+    def _none(self, condition: Condition) -> Condition:
+        if not isinstance(condition, Tensor):
+            raise ConditionError("guidance without a class is known of class labels only; give class numbers.")
+        return torch.full_like(condition, self._null_label)
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """As `Denoiser`, under no condition and then, last, under `condition`."""
+        return self._guided(x, sigma, condition)
+
+    def copy(self) -> Denoiser:
+        other = Denoiser(self.network, self.spec)
+        other._trained = self._trained
+        return other.copy()
 
 
 def check_inputs(x: Tensor, sigma: Tensor, condition: Condition) -> None:

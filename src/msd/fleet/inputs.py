@@ -28,7 +28,7 @@ class Inputs:
 def read_inputs(recipe: Recipe) -> Inputs:
     """Look at the teacher, the starts and the images that the recipe and its rows name. Raises WeightsError, DataError."""
     checks.instance(recipe, Recipe, "recipe", "read one with load_recipe(name)", error=RecipeError)
-    teacher = read_teacher(recipe.teacher.source)
+    teacher = read_teacher(recipe.teacher.source, recipe.teacher.guidance)
     return Inputs(teacher, read_starts(recipe), read_images(recipe, teacher))
 
 

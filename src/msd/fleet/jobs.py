@@ -132,6 +132,8 @@ class Job(Section):
     """Use (`pairs`, `student-0`...) to the key of another job, which lies beside this one."""
     teacher: str | None = None
     """Where the teacher lies: `packaged:NAME` or a path."""
+    guidance: float | None = None
+    """How strongly that teacher is guided; None as it says itself."""
     start: str | None = None
     """Where the start lies, if it is not the teacher."""
     data: DataSection | None = None

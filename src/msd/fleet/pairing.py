@@ -20,7 +20,7 @@ from msd.training.engine import Engine
 
 def pair(job: Job, task: PairsTask, folder: Path, engine: Engine, progress: Progress) -> None:
     """Make the pairs that are missing or damaged. Raises StopRequested between two shards."""
-    teacher = load_teacher(job.teacher or "", engine.device)
+    teacher = load_teacher(job.teacher or "", engine.device, job.guidance)
     check_content("teacher", job.teacher, teacher.hash, task.teacher)
     device, done = engine.device, 0
 

@@ -199,6 +199,7 @@ class _Planner:
             task=task,
             needs=dict(begin.needs) | ({PAIRS: pairs.key} if pairs else {}),
             teacher=recipe.teacher.source,
+            guidance=recipe.teacher.guidance,
             start=begin.path,
             data=data,
             resources=_resources(recipe),
@@ -254,7 +255,9 @@ class _Planner:
             task = PairsTask(**common, students=hashes, partition=source.partition.to_json())
         name = "pairs" if settings.source == TEACHER else f"pairs-of-{settings.source}"
         resources = _resources(recipe).model_copy(update={"threads": 0})
-        return self._add(Job(name=name, task=task, needs=needs, teacher=recipe.teacher.source, resources=resources))
+        source, guidance = recipe.teacher.source, recipe.teacher.guidance
+        job = Job(name=name, task=task, needs=needs, teacher=source, guidance=guidance, resources=resources)
+        return self._add(job)
 
     def _add(self, job: Job) -> Job:
         """The job, or the one that is planned already for the same task."""

@@ -165,7 +165,7 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
         }
         return Materials(engine, task.seed, images=images, network=network), facts
 
-    teacher = load_teacher(job.teacher or "", engine.device)
+    teacher = load_teacher(job.teacher or "", engine.device, job.guidance)
     check_content("teacher", job.teacher, teacher.hash, task.teacher)
     partition, part = Partition.from_json(task.partition, source=str(folder)), task.part or 0
     start, bundle, lineage = begin(job, task, folder, teacher.denoiser)

@@ -27,7 +27,8 @@ class LabelledUNet(Adapter):
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor) -> Tensor:
         labels = None if self.model.class_embedding is None else condition
-        return self.model(x, noise_level, class_labels=labels, return_dict=False)[0]
+        output = self.model(x, noise_level, class_labels=labels, return_dict=False)[0]
+        return output[:, : x.shape[1]]  # any more is a learned variance, of which no denoiser knows anything
 
     def places(self) -> dict[str, nn.Module]:
         """Named as `networks.places` has it."""

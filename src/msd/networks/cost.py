@@ -49,7 +49,7 @@ def work_of(kind: str, config: Mapping[str, Any], spec: DenoiserSpec) -> Work:
 def forward_flops(denoiser: Denoiser) -> int:
     """Operations of one evaluation for one sample. Raises WeightsError for a network that is not one of ours to save."""
     network = adapter_of(denoiser)
-    return work_of(network.kind, network.config(), denoiser.spec).num_flops
+    return denoiser.num_evaluations * work_of(network.kind, network.config(), denoiser.spec).num_flops
 
 
 def flops_to_tap(denoiser: Denoiser, tap: str) -> int:
@@ -64,7 +64,7 @@ def flops_to_tap(denoiser: Denoiser, tap: str) -> int:
     place.register_forward_hook(lambda *_: seen.append(flops.get_total_flops()))
     with torch.no_grad(), flops:
         weightless(*inputs)
-    return seen[0]
+    return seen[0] + (denoiser.num_evaluations - 1) * flops.get_total_flops()
 
 
 def flops_of_head(head: Head, shape: Shape) -> int:

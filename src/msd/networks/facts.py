@@ -22,6 +22,9 @@ CONFIG = "config.json"
 FACTS = "denoiser.json"
 FILES = (WEIGHTS, CONFIG, FACTS)
 """All that a saved denoiser consists of; whatever else lies in its folder is never read."""
+AUTOENCODER = "vae"
+AUTOENCODER_FILES = (f"{AUTOENCODER}/{CONFIG}", f"{AUTOENCODER}/{WEIGHTS}")
+"""What one that works on latents has too."""
 REQUIRED = ("network", "weights_sha256", "config_sha256", "spec")
 """What a denoiser's identity is made of."""
 REMEDY = "restore it from where the weights came, or make them again"
@@ -40,6 +43,7 @@ class SpecNotes(Notes):
     sigma_min: Level
     sigma_max: Level
     sigma_init: Level | None
+    guidance: float
     licence: str
 
 

@@ -12,11 +12,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, create_model
 
 from msd import checks
-from msd.diffusion.codec import CODECS
+from msd.diffusion.codec import AffineCodec, FoldedCodec
 from msd.diffusion.denoiser import PARAMETERISATIONS, Denoiser, DenoiserSpec
 from msd.errors import MsdError, TrainingError, WeightsError
 from msd.files import write_json
 from msd.networks.adapter import Adapter, adapter_of
+from msd.networks.autoencoder import VAECodec, offer, save_autoencoder
 from msd.networks.facts import (
     CONFIG,
     FACTS,
@@ -32,6 +33,9 @@ from msd.networks.facts import (
 from msd.networks.kinds import BUILDERS
 from msd.networks.tensors import load_tensors
 from msd.reading import Kind, Stored, fitted, reason, validated
+
+CODECS: dict[str, type] = {"affine": AffineCodec, "folded": FoldedCodec, "vae": VAECodec}
+"""How each kind of codec is rebuilt from its saved fields."""
 
 
 def spec_to_json(spec: DenoiserSpec) -> dict[str, Any]:
@@ -109,6 +113,8 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path, **facts: Any) -> None:
         if not torch.isfinite(value).all():
             raise TrainingError(f"{name} is not finite, so nothing was saved; lower the learning rates and train it again.")
     network.save(str(folder))
+    if isinstance(denoiser.spec.codec, VAECodec):
+        save_autoencoder(denoiser.spec.codec.sha256, folder)
     own = {
         "schema": SCHEMA,
         "network": network.kind,
@@ -138,6 +144,8 @@ def load_denoiser(folder: str | Path, device: torch.device | str = "cpu") -> Den
         why = reason(error)
         raise WeightsError(f"{folder / CONFIG} describes no network that can be built ({why}); {REMEDY}.") from error
     load_strictly(network, folder / WEIGHTS)
+    if isinstance(spec.codec, VAECodec):
+        offer(spec.codec.sha256, folder)
     return Denoiser(network, spec).to(device).eval().requires_grad_(False)
 
 

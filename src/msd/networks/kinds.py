@@ -7,6 +7,7 @@ from typing import Any
 
 from msd.networks.adapter import Adapter
 from msd.networks.build import LabelledUNet, build_unet
+from msd.networks.dit import LabelledDiT, build_dit
 
-BUILDERS: dict[str, Callable[[dict[str, Any]], Adapter]] = {LabelledUNet.kind: build_unet}
+BUILDERS: dict[str, Callable[[dict[str, Any]], Adapter]] = {LabelledUNet.kind: build_unet, LabelledDiT.kind: build_dit}
 """How each is built from its configuration."""

@@ -1,4 +1,5 @@
-"""Places inside a network that can be tapped: what they are called, and how large features are there. No torch here."""
+"""Places inside a network that can be tapped: what they are called, and how large features are there; and the label that
+stands for no class. No torch here."""
 
 from __future__ import annotations
 
@@ -10,6 +11,12 @@ from msd.networks.anatomy import Anatomy
 
 BOTTLENECK = "bottleneck"
 """The innermost place: a U-Net's middle block. DMD2 puts its discriminator there."""
+
+
+DIT = "dit"
+"""The kind of network that a diffusion transformer for classes is."""
+NULL_LABELS = {DIT: "num_embeds_ada_norm"}
+"""By the kind of network, the key of its configuration that says which label stands for no class, as guidance needs."""
 
 
 def place_names(num_levels: int, *, has_mid: bool) -> list[str]:

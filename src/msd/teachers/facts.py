@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from msd import checks
 from msd.conditions.names import numbered
 from msd.errors import WeightsError
+from msd.files import sha256_json
 from msd.networks.facts import FACTS, REMEDY, WEIGHTS, FactNotes, Origin, identity, read_config, verified_facts
+from msd.networks.places import NULL_LABELS
 from msd.networks.tensors import load_array
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
 PACKAGED = Path(__file__).parent.parent / "weights"
 PREFIX = "packaged:"
-EMBEDDINGS = "class_embedding.weight"
-"""The tensor by which a UNet2DModel tells its classes apart."""
+EMBEDDINGS = ("class_embedding.weight", "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight")
+"""The tensors by which networks tell their classes apart: a UNet2DModel, a DiT (in its first block)."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,20 @@ class TeacherFacts:
     """What its network is built from; None where that is not known yet."""
     origin: Origin | None = None
     """What it was read from, if another maker's."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance that it teaches with; 1 is none."""
+    null_label: int | None = None
+    """The label that stands for no class; None where its network knows none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes) or numbered(self.num_conditions))
 
     def embeddings(self) -> NDArray[Any] | None:
         """What it has learned to tell its conditions apart by, `[num_conditions, D]`; None when it has no such table."""
-        table = load_array(self.folder / WEIGHTS, EMBEDDINGS, REMEDY)
-        return None if table is None else table[: self.num_conditions]  # a last row may stand for "no condition"
+        for name in EMBEDDINGS:
+            if (table := load_array(self.folder / WEIGHTS, name, REMEDY)) is not None:
+                return table[: self.num_conditions]  # a last row may stand for "no condition"
+        return None
 
 
 def teacher_folder(source: str | Path) -> Path:
@@ -67,21 +75,22 @@ def teacher_folder(source: str | Path) -> Path:
             raise WeightsError(f"there is no packaged teacher {name!r}; known: {known}. Or give a folder's path.")
         return folder
     folder = Path(source)
-    if folder.is_file():
-        from msd.teachers.converted import converted  # brings torch
-
-        return converted(folder)
     if not (folder / FACTS).is_file():
+        from msd.teachers.converted import converted, is_foreign  # brings torch
+
+        if is_foreign(folder):
+            return converted(folder)
         raise WeightsError(
             f"{folder} is not a teacher's folder (no {FACTS}); make one with `msd pretrain`, or give a checkpoint."
         )
     return folder
 
 
-def read_teacher(source: str | Path) -> TeacherFacts:
+def read_teacher(source: str | Path, guidance: float | None = None) -> TeacherFacts:
     """The facts of the teacher behind `packaged:NAME` or a folder, its files checked against their checksums.
 
-    Raises WeightsError, also for a one-step student, which cannot teach.
+    With another `guidance` than its own it is another teacher. Raises WeightsError, also for a one-step student, which
+    cannot teach, and for guidance of a network that knows no null class.
     """
     folder = teacher_folder(source)
     facts = verified_facts(folder)
@@ -101,7 +110,16 @@ def read_teacher(source: str | Path) -> TeacherFacts:
         raise WeightsError(f"{folder / FACTS} has {len(classes)} names (classes) for {num} conditions; mend one of them.")
     levels = spec.sigma_min, spec.sigma_max
     config = read_config(folder)
+    null_label = config.get(NULL_LABELS.get(known.network, ""))
+    scale, content = spec.guidance if guidance is None else guidance, identity(facts)
+    if scale != 1 and null_label is None:
+        raise WeightsError(
+            f"{folder} knows no null class, so it cannot be guided; leave teacher.guidance out (guidance is known of "
+            f"{', '.join(NULL_LABELS)})."
+        )
+    if scale != spec.guidance:
+        content = sha256_json([content, {"guidance": scale}])
     return TeacherFacts(
-        str(source), folder, identity(facts), num, prior, spec.licence, spec.noise_shape, *levels, classes, config,
-        known.origin,
+        str(source), folder, content, num, prior, spec.licence, spec.noise_shape, *levels, classes, config,
+        known.origin, scale, null_label,
     )  # fmt: skip

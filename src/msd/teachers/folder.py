@@ -9,7 +9,7 @@ import torch
 
 from msd import checks
 from msd.conditions.table import Conditions, LabelConditions
-from msd.diffusion.denoiser import Denoiser
+from msd.diffusion.denoiser import Denoiser, GuidedDenoiser
 from msd.networks.folder import load_denoiser
 from msd.teachers.facts import TeacherFacts, read_teacher
 
@@ -39,12 +39,19 @@ class Teacher:
         return self.facts.prior
 
 
-def load_teacher(source: str | Path, device: torch.device | str = "cpu") -> Teacher:
-    """Load and verify the teacher behind `packaged:NAME` or in a folder (str or Path).
+def load_teacher(source: str | Path, device: torch.device | str = "cpu", guidance: float | None = None) -> Teacher:
+    """Load and verify the teacher behind `packaged:NAME`, in a folder or in another maker's checkpoint (str or Path).
 
-    Raises WeightsError, and RunError for a device that is not there, before anything is read.
+    `guidance` is the scale of classifier-free guidance that it teaches with; None as it says itself.
+
+    Raises WeightsError, also for guidance of a network that knows no null class, and RunError for a device that is not
+    there, before anything is read.
     """
     device = checks.device(device)
-    facts = read_teacher(source)
-    conditions = LabelConditions(facts.num_conditions, facts.embeddings())
-    return Teacher(load_denoiser(facts.folder, device), facts, conditions)
+    facts = read_teacher(source, guidance)
+    null = None if facts.null_label is None else torch.tensor([facts.null_label], device=device)
+    conditions = LabelConditions(facts.num_conditions, facts.embeddings(), null)
+    denoiser = load_denoiser(facts.folder, device)
+    if facts.guidance != 1 and facts.null_label is not None:
+        denoiser = GuidedDenoiser(denoiser, facts.guidance, facts.null_label)
+    return Teacher(denoiser, facts, conditions)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
 from msd.errors import WeightsError
+from msd.networks.autoencoder import Autoencoder, VAECodec, offer
 from msd.networks.kinds import BUILDERS
 from msd.reading import fitted, reason
 
@@ -31,6 +32,10 @@ class Foreign:
     spec: DenoiserSpec
     doubts: tuple[str, ...] = ()
     """What may not be as the maker had it."""
+    classes: tuple[str, ...] = ()
+    """Names of its conditions, where the maker says any."""
+    autoencoder: Autoencoder | None = None
+    """What its samples are latents of."""
 
     @property
     def num_parameters(self) -> int:
@@ -42,13 +47,15 @@ class Foreign:
         Raises WeightsError for weights that are missing, too many or of another shape.
         """
         try:
-            with torch.device("meta"):  # weights that would be thrown away are not made
+            with _without_weights():
                 network = BUILDERS[self.kind](dict(self.config))
         except Exception as error:  # whatever a library makes of values that nobody has foreseen
             raise WeightsError(f"{path} describes no network that can be built ({reason(error)}).") from error
         wanted = network.model.state_dict()
         self._check(wanted, path)
         network.model.load_state_dict({name: self.tensors[name] for name in wanted}, strict=True, assign=True)
+        if isinstance(self.spec.codec, VAECodec) and self.autoencoder is not None:
+            offer(self.spec.codec.sha256, self.autoencoder)
         return Denoiser(network, self.spec).eval().requires_grad_(False)
 
     def _check(self, wanted: Mapping[str, Tensor], path: Path) -> None:
@@ -63,3 +70,21 @@ class Foreign:
             low, high = self.tensors[name].aminmax()  # in one go, and without a copy: NaN and infinity are passed on
             if not math.isfinite(low) or not math.isfinite(high):
                 raise WeightsError(f"{path}: weights of {fitted(name, 80)} are not finite; restore it from where it came.")
+
+
+@contextmanager
+def _without_weights() -> Iterator[None]:
+    """Networks that are built within have parameters on torch's meta device, as those would be thrown away, and buffers
+    where they belong: of these not all are saved, so that nothing would replace them."""
+    register = nn.Module.register_parameter
+
+    def weightless(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = weightless  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register

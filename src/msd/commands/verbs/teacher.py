@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from msd.commands.console import Output
 
 TeacherArgument = Annotated[
-    str, typer.Argument(metavar="TEACHER", help="An EDM pickle, a teacher's folder, or packaged:NAME (packaged:digits).")
+    str,
+    typer.Argument(metavar="TEACHER", help="An EDM pickle, diffusers' or a teacher's folder, or packaged:NAME."),
 ]
 
 
@@ -30,7 +31,7 @@ def inspect(*, source: TeacherArgument, output: Output) -> None:
 
 def convert(
     *,
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="An EDM pickle.")],
+    source: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="An EDM pickle, or a folder of diffusers'.")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The teacher's folder to write.")],
     licence: Annotated[str | None, typer.Option(metavar="TEXT", help="What the weights' maker allows.")] = None,
     output: Output,
@@ -54,6 +55,9 @@ def sample(
     num: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 8,
     solver: Annotated[str, typer.Option(help="A solver and its steps: heun18, dpmpp2m10, heun-sde18, euler4.")] = "heun18",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the noise.")] = 0,
+    guidance: Annotated[
+        float | None, typer.Option(min=0, max=1000, help="Scale of guidance, of a network that knows no class too.")
+    ] = None,
     device: Device = None,
     out: Annotated[Path, typer.Option(metavar="FILE.png", parser=a_path, help="The grid of images.")] = Path("teacher.png"),
     output: Output,
@@ -66,5 +70,5 @@ def sample(
     from msd.conditions.names import split_names
 
     chosen = split_names(labels) if labels is not None else None
-    value = command(source, chosen, num, solver, seed, "cpu" if device is None else device, out, output)
+    value = command(source, chosen, num, solver, seed, guidance, "cpu" if device is None else device, out, output)
     output.result(value, f"{value['num_images']} images in {out}")
