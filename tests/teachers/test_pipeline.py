@@ -413,7 +413,7 @@ def test_an_autoencoder_of_other_channels_is_refused(tmp_path: Path) -> None:
     folder = dit_folder(tmp_path / "dit")
     shutil.rmtree(folder / "vae")
     autoencoder(latent_channels=3).save_pretrained(folder / "vae")
-    with pytest.raises(WeightsError, match="has 3 latent channels and .* takes 4"):
+    with pytest.raises(WeightsError, match=r"has 3 latent channels and .* takes 4"):
         load_teacher(folder)
 
 
