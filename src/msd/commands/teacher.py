@@ -20,13 +20,17 @@ from msd.diffusion.denoiser import PARAMETERISATIONS, DenoiserSpec
 from msd.diffusion.draw import image_noise
 from msd.errors import ConditionError, PartitionError, RecipeError, RunError
 from msd.evaluation.samplers import named_solver, teacher_sampler
+from msd.networks.build import LabelledUNet
+from msd.networks.dit import LabelledDiT
 from msd.networks.facts import REMEDY, WEIGHTS, FactNotes, identity, read_config, verified_facts
-from msd.networks.folder import spec_from_json
+from msd.networks.folder import CODECS, spec_from_json
+from msd.networks.places import NULL_LABELS
 from msd.networks.tensors import num_values
 from msd.teachers.converted import convert as convert_file
 from msd.teachers.converted import is_foreign, read_foreign
 from msd.teachers.facts import teacher_folder
 from msd.teachers.folder import load_teacher
+from msd.teachers.foreign import Foreign
 
 FOLDER_FORMAT = "denoiser folder"
 BATCH_SIZE = 64
@@ -50,9 +54,7 @@ def convert(path: Path, folder: Path, licence: str | None, output: Output) -> di
     found = convert_file(path, folder, licence)
     for doubt in found.doubts:
         output.say(f"{path}: {doubt}.")
-    return _described(str(folder), FOLDER_FORMAT, found.config, found.spec, found.num_parameters) | {
-        "doubts": list(found.doubts)
-    }
+    return _of(found, str(folder)) | {"format": FOLDER_FORMAT}
 
 
 def sample(
@@ -97,8 +99,13 @@ def sample(
 def _of_foreign(path: Path) -> dict[str, Any]:
     found = read_foreign(path)
     found.denoiser(path)  # its weights are all there, and fit
-    value = _described(str(path), found.format, found.config, found.spec, found.num_parameters)
-    return value | {"doubts": list(found.doubts), "loaded_as": "a UNet2DModel, converted into the cache on first use"}
+    return _of(found, str(path)) | {"loaded_as": "a teacher's folder, into which it is converted once, in the cache"}
+
+
+def _of(found: Foreign, source: str) -> dict[str, Any]:
+    value = _described(source, found.format, found.kind, found.config, found.spec, found.num_parameters)
+    classes = found.classes or numbered(found.spec.num_conditions)
+    return value | {"classes": list(classes), "doubts": list(found.doubts)}
 
 
 def _of_folder(source: str) -> dict[str, Any]:
@@ -106,7 +113,8 @@ def _of_folder(source: str) -> dict[str, Any]:
     facts = verified_facts(folder)
     known = FactNotes.model_validate(facts)
     spec = spec_from_json(facts["spec"], source=str(folder))
-    value = _described(source, FOLDER_FORMAT, read_config(folder), spec, num_values(folder / WEIGHTS, REMEDY))
+    size = num_values(folder / WEIGHTS, REMEDY)
+    value = _described(source, FOLDER_FORMAT, known.network, read_config(folder), spec, size)
     doubts = [] if spec.sigma_init is None else ["it is a one-step student, which cannot teach"]
     return value | {
         "classes": list(known.classes or numbered(spec.num_conditions)),
@@ -117,12 +125,15 @@ def _of_folder(source: str) -> dict[str, Any]:
     }
 
 
-def _described(source: str, kind: str, config: Mapping[str, Any], spec: DenoiserSpec, num_parameters: int) -> dict[str, Any]:
+def _described(
+    source: str, found_as: str, kind: str, config: Mapping[str, Any], spec: DenoiserSpec, num_parameters: int
+) -> dict[str, Any]:
     names = {one: name for name, one in PARAMETERISATIONS.items()}
+    codecs = {one: name for name, one in CODECS.items()}
     return {
         "source": source,
-        "format": kind,
-        "network": _network(config),
+        "format": found_as,
+        "network": NETWORKS[kind](config),
         "num_parameters": num_parameters,
         "num_conditions": spec.num_conditions,
         "noise_shape": list(spec.noise_shape),
@@ -130,17 +141,29 @@ def _described(source: str, kind: str, config: Mapping[str, Any], spec: Denoiser
         "sigma_min": spec.sigma_min,
         "sigma_max": spec.sigma_max,
         "parameterisation": {"kind": names[type(spec.parameterisation)], **asdict(spec.parameterisation)},
+        "codec": {"kind": codecs[type(spec.codec)], **asdict(spec.codec)},
+        "null_label": config.get(NULL_LABELS.get(kind, "")),
         "guidance": spec.guidance,
         "licence": spec.licence,
     }
 
 
-def _network(config: Mapping[str, Any]) -> str:
+def _unet(config: Mapping[str, Any]) -> str:
     widths, size = config.get("block_out_channels") or (), config.get("sample_size")
     kinds = config.get("down_block_types") or ()
     text = f"UNet2DModel, {'-'.join(map(str, widths))} channels, {config.get('layers_per_block')} blocks a level"
     attended = [str(size >> level) for level, kind in enumerate(kinds) if "Attn" in kind and isinstance(size, int)]
     return f"{text}, attention at {', '.join(attended)}" if attended else text
+
+
+def _dit(config: Mapping[str, Any]) -> str:
+    heads, width, patch = (config.get(key) for key in ("num_attention_heads", "attention_head_dim", "patch_size"))
+    text = f"DiTTransformer2DModel, {config.get('num_layers')} blocks of {heads} heads of {width} channels"
+    return f"{text}, patches of {patch}x{patch}"
+
+
+NETWORKS = {LabelledUNet.kind: _unet, LabelledDiT.kind: _dit}
+"""By its kind, how a network is described."""
 
 
 def _table(value: Mapping[str, Any]) -> Table:
@@ -160,6 +183,11 @@ def _table(value: Mapping[str, Any]) -> Table:
         "licence": value["licence"],
         "loaded as": value["loaded_as"],
     }
+    if value["codec"]["kind"] == "vae":
+        latents = "x".join(map(str, value["noise_shape"]))
+        lines["latents"] = f"{latents}, of an AutoencoderKL, scaled by {value['codec']['scale']:g}"
+    if value["null_label"] is not None:
+        lines["no class"] = f"label {value['null_label']}, so it can be guided (teacher.guidance)"
     if value["guidance"] != 1:
         lines["guidance"] = f"{value['guidance']:g}"
     if origin := value.get("origin"):
