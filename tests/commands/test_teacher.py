@@ -100,7 +100,7 @@ def test_what_is_no_teacher_is_one_sentence_and_nothing_is_written(checkpoint: P
     for words in (("inspect", evil), ("convert", evil, folder), ("sample", evil, "--out", tmp_path / "grid.png")):
         assert "asks for posix.mkdir, which no weights need, so nothing of it was run" in fails("teacher", *words)
     assert "asks for posix.mkdir" in fails("distill", "digits", "--set", f"teacher.source={evil}", "--out", tmp_path / "run")
-    assert "is no file; give a checkpoint" in fails("teacher", "convert", tmp_path / "nowhere.pkl", folder)
+    assert "is not there; give a checkpoint" in fails("teacher", "convert", tmp_path / "nowhere.pkl", folder)
     assert "there is no solver 'rk'" in fails("teacher", "sample", "packaged:digits", "--solver", "rk4")
     assert "does not end in .png" in fails("teacher", "sample", "packaged:digits", "--out", tmp_path / "grid.gif")
     assert "is not a teacher's folder" in fails("teacher", "inspect", tmp_path)

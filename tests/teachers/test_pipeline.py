@@ -438,3 +438,27 @@ def test_guidance_of_a_teacher_that_is_trained_here_is_refused() -> None:
 
     with pytest.raises(RecipeError, match="guidance asks for a network that knows `no class`"):
         TeacherSection(source="pretrain", guidance=2.0)
+
+
+def test_a_folder_on_the_hub_is_fetched_only_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None, list[str]]] = []
+
+    def snapshot_download(repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((repository, revision, allow_patterns))
+        return str(folder)
+
+    folder = ddpm_folder(tmp_path / "snapshot")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert load_teacher("hub:someone/model@main").hash == load_teacher(folder).hash
+    assert {(name, revision) for name, revision, _ in asked} == {("someone/model", "main")}
+    assert not any("*.bin" in patterns for *_, patterns in asked), "pickles are fetched only where there is nothing else"
+
+
+def test_offline_a_name_on_the_hub_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"hub:nobody/nothing-here cannot be had from the hub .* give its path") as caught:
+        load_teacher("hub:nobody/nothing-here")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(WeightsError, match="names nothing on the hub; write hub:OWNER/NAME"):
+        load_teacher("hub:just a name")

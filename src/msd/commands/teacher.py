@@ -31,6 +31,7 @@ from msd.teachers.converted import is_foreign, read_foreign
 from msd.teachers.facts import teacher_folder
 from msd.teachers.folder import load_teacher
 from msd.teachers.foreign import Foreign
+from msd.teachers.hub import located
 
 FOLDER_FORMAT = "denoiser folder"
 BATCH_SIZE = 64
@@ -39,21 +40,22 @@ BATCH_SIZE = 64
 
 def inspect(source: str, output: Output) -> dict[str, Any]:
     """What is known of a teacher, shown as a table. Raises WeightsError for what is none."""
-    value = _of_foreign(Path(source)) if is_foreign(Path(source)) else _of_folder(source)
+    value = _of_foreign(source) if is_foreign(located(source)) else _of_folder(source)
     output.show(_table(value))
     return value
 
 
-def convert(path: Path, folder: Path, licence: str | None, output: Output) -> dict[str, Any]:
+def convert(source: str, folder: Path, licence: str | None, output: Output) -> dict[str, Any]:
     """The network in a file as a denoiser's folder. Raises WeightsError, and RunError for a folder that is not ours to
     write."""
     check_denoiser(folder)
+    path = located(source)
     if not is_foreign(path):
         what = "is a teacher's folder already, which needs no conversion" if path.is_dir() else "is not there"
         raise RunError(f"{path} {what}; give a checkpoint, or a folder of diffusers'.")
     found = convert_file(path, folder, licence)
     for doubt in found.doubts:
-        output.say(f"{path}: {doubt}.")
+        output.say(f"{source}: {doubt}.")
     return _of(found, str(folder)) | {"format": FOLDER_FORMAT}
 
 
@@ -96,10 +98,11 @@ def sample(
     return {"out": str(out), "num_images": len(images), "solver": solver.name, "evaluations": evaluations, "seed": seed}
 
 
-def _of_foreign(path: Path) -> dict[str, Any]:
+def _of_foreign(source: str) -> dict[str, Any]:
+    path = located(source)
     found = read_foreign(path)
     found.denoiser(path)  # its weights are all there, and fit
-    return _of(found, str(path)) | {"loaded_as": "a teacher's folder, into which it is converted once, in the cache"}
+    return _of(found, source) | {"loaded_as": "a teacher's folder, into which it is converted once, in the cache"}
 
 
 def _of(found: Foreign, source: str) -> dict[str, Any]:

@@ -143,8 +143,9 @@ class TeacherSection(Section):
     """The frozen denoiser that is distilled."""
 
     source: str = DIGITS
-    """`packaged:NAME`; `pretrain`, a teacher that the run trains first, from its data; or the path of a folder made by
-    `msd pretrain`, of an EDM pickle or of a folder of diffusers', a relative one from the folder it is typed in."""
+    """`packaged:NAME`; `pretrain`, a teacher that the run trains first, from its data; the path of a folder made by
+    `msd pretrain`, of an EDM pickle or of a folder of diffusers', a relative one from the folder it is typed in; or
+    `hub:OWNER/NAME`, such a folder on the Hugging Face hub."""
     guidance: GuidanceScale | None = None
     """Scale of classifier-free guidance, which students learn as part of the teacher: D_null + scale (D_class - D_null).
     Default: null, the teacher as it is; 1 is none. DiT's authors sampled with 1.5 (FID) and 4 (pictures)."""

@@ -34,11 +34,13 @@ CLASSIFIER, LITE0 = "classifier", "lite0"
 DATA = "data"
 """The word for the recipe's own images, as the reference of its metrics."""
 PACKAGED_PREFIX = "packaged:"
+HUB_PREFIX = "hub:"
+"""Before the name of a folder on the Hugging Face hub, which nothing is fetched from unless it is named."""
 DIGITS = f"{PACKAGED_PREFIX}digits"
 
 PATHS: dict[str, Callable[[str], bool]] = {
     "data.source": lambda value: not value.startswith(PACKAGED_PREFIX),
-    "teacher.source": lambda value: value != PRETRAIN and not value.startswith(PACKAGED_PREFIX),
+    "teacher.source": lambda value: value != PRETRAIN and not value.startswith((PACKAGED_PREFIX, HUB_PREFIX)),
     "partition.file": lambda value: True,
     "student.start": lambda value: value not in (TEACHER, RANDOM) and not value.startswith(ROW_PREFIX),
     "evaluation.features": lambda value: value not in (CLASSIFIER, LITE0) and not value.startswith(PACKAGED_PREFIX),

@@ -14,6 +14,7 @@ from msd.files import sha256_json
 from msd.networks.facts import FACTS, REMEDY, WEIGHTS, FactNotes, Origin, identity, read_config, verified_facts
 from msd.networks.places import NULL_LABELS
 from msd.networks.tensors import load_array
+from msd.teachers.hub import located
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def teacher_folder(source: str | Path) -> Path:
             known = ", ".join(PREFIX + path.name.removesuffix("-teacher") for path in sorted(PACKAGED.glob("*-teacher")))
             raise WeightsError(f"there is no packaged teacher {name!r}; known: {known}. Or give a folder's path.")
         return folder
-    folder = Path(source)
+    folder = located(source)
     if not (folder / FACTS).is_file():
         from msd.teachers.converted import converted, is_foreign  # brings torch
 

@@ -31,7 +31,7 @@ def inspect(*, source: TeacherArgument, output: Output) -> None:
 
 def convert(
     *,
-    source: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="An EDM pickle, or a folder of diffusers'.")],
+    source: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="An EDM pickle, or a folder of diffusers'.")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The teacher's folder to write.")],
     licence: Annotated[str | None, typer.Option(metavar="TEXT", help="What the weights' maker allows.")] = None,
     output: Output,
