@@ -33,9 +33,11 @@ from msd.recipe.stage_sections import (
 )
 from msd.recipe.values import Section
 from msd.recipe.words import (
+    BALANCED,
     CLASSIFIER,
     DATA,
     DIGITS,
+    INCEPTION_PREFIX,
     LITE0,
     PACKAGED_PREFIX,
     PATHS,
@@ -50,10 +52,12 @@ from msd.recipe.words import (
 )
 
 __all__ = [
+    "BALANCED",
     "BASELINES",
     "CLASSIFIER",
     "DATA",
     "DIGITS",
+    "INCEPTION_PREFIX",
     "LITE0",
     "MAIN_ROW",
     "PACKAGED_PREFIX",
