@@ -168,6 +168,18 @@ def _refuse_irregular(mode: int) -> None:
         raise Broken("it is a folder" if stat.S_ISDIR(mode) else "it is not a file but a pipe, a socket or a device")
 
 
+_OTHERS = {
+    b"version https://git-lfs": "a pointer of git-LFS; fetch the file itself with `git lfs pull`",
+    b"<": "a web page; download the file itself",
+}
+
+
+def not_itself(content: bytes) -> str:
+    """What a file is that has another one's name, and the next step, by how it begins; "" for none that is known."""
+    begin = content[:100].lstrip()
+    return next((what for sign, what in _OTHERS.items() if begin.startswith(sign)), "")
+
+
 def reason(error: Exception) -> str:
     """A few words for what the system or a library says, in one line."""
     if isinstance(error, OSError) and error.strerror:

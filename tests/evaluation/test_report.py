@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import random
 import re
@@ -182,6 +183,27 @@ def test_a_second_opinion_is_a_column_and_a_verdict_where_there_is_one(tmp_path,
     page = write_report(tmp_path, inputs).read_text(encoding="utf-8")
     for words in ("FID-Lite0\u00a0\u2193", "77.7", "FID-Lite0 do not agree on who wins between ours and lone-patient."):
         assert (words in page, words in written[1]) == (True, False)
+
+
+def test_what_is_not_the_papers_protocol_is_not_called_by_its_name(tmp_path):
+    """The name is the provenance's wherever it stands; why it is none, and why cells are empty, is said below the table."""
+    inputs, name = synthetic_inputs(), "FID-Inception (10,000 samples)"
+    for row in inputs.metrics["rows"].values():
+        row |= dict.fromkeys(("kid", "precision", "recall", "per_part"))
+        row["provenance"] |= {
+            "metric": name,
+            "reference": "imagenet-64x64.npz",
+            "reference_holds": "mean and covariance",
+            "short_of_protocol": ["10,000 samples, not 50,000"],
+        }
+    inputs.metrics["floor"] = {}
+    page = " ".join(html.unescape(write_report(tmp_path, inputs).read_text(encoding="utf-8")).split())
+    assert f"{name} \u2193" in page
+    assert f"with an {name} of" in page
+    assert "and so not called FID: 10,000 samples, not 50,000." in page
+    assert "imagenet-64x64.npz holds their mean and covariance alone" in page
+    assert "KID \u2193" not in page
+    assert "this data set's own network" not in page
 
 
 def test_a_cohort_that_loses_is_said_to_lose(written):

@@ -20,7 +20,8 @@ from rich.table import Table
 
 from msd.commands.streams import diverted, one_line, writing
 from msd.commands.tables import job_table, metrics_table, warnings_of
-from msd.evaluation.results import agreements, equality, headline, named_row
+from msd.evaluation.protocol import counted
+from msd.evaluation.results import agreements, equality, headline, named_row, remarks
 from msd.files import finite
 from msd.fleet.jobs import Status
 
@@ -130,13 +131,15 @@ def show_metrics(metrics: Mapping[str, Any], output: Output) -> None:
     head, main = headline(metrics), named_row(metrics, "main")
     clock = f"latency on {metrics['device']} with {metrics['latency_threads']} CPU thread"
     clock += "" if metrics["latency_threads"] == 1 else "s"
-    title = f"{main['provenance']['metric']} on {main['num_samples']} samples; {clock}"
+    title = f"{counted(main['provenance']['metric'], main['num_samples'])}; {clock}"
     output.show(metrics_table(metrics, title, output.width))
     for taken in dict.fromkeys(str((row.get("latency_taken_on") or {}).get("machine")) for row in metrics["rows"].values()):
         if taken != "None":
             output.say(f"latency taken on: {taken}")
-    floors = ", ".join(f"{value:.2f} at {size}" for size, value in metrics["floor"].items())
-    output.say(f"floor (real images redrawn, against themselves): {floors}")
+    for sentence in remarks(metrics):
+        output.say(sentence)
+    if floors := ", ".join(f"{value:.2f} at {size}" for size, value in (metrics["floor"] or {}).items()):
+        output.say(f"floor (real images redrawn, against themselves): {floors}")
     if head["seconds"]:
         pieces = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in head["seconds"].items())
         output.say(f"time by the clock, when it was done: {pieces}")

@@ -93,7 +93,8 @@ def open_bench(recipe: Recipe, cohort: Cohort, run_folder: Path | None = None) -
     """
     settings = recipe.evaluation
     images = load_images(recipe.data) if settings.reference == DATA or settings.also else None
-    return Bench(images, cohort.partition, settings, cohort.noise_shape, run_folder)
+    device = Engine.on(recipe.device).device
+    return Bench(images, cohort.partition, settings, cohort.noise_shape, run_folder, cohort.pixel_shape, device)
 
 
 def check_measurable(run: Run) -> None:

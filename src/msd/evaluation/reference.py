@@ -1,7 +1,7 @@
 """What distances are measured to: features of real images, taken from them here or shipped as a file where they are not.
 
 A file is safetensors with `features` `[N, D]`, float16 or float32, and `labels` `[N]`; all that must be known of them stands
-in its metadata, with a checksum of both.
+in its metadata, with a checksum of both. A file of no more than their mean and covariance (`statistics`) is an .npz.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from msd import checks
@@ -23,8 +22,9 @@ from msd.caches import cache_folder
 from msd.data.images import ImageSet, as_float
 from msd.errors import DataError, MsdError, warn
 from msd.evaluation.features import Extractor, packaged_folder
+from msd.evaluation.statistics import SUFFIX, SourceNotes, Statistics, read_statistics
 from msd.files import replacing
-from msd.reading import Broken, Kind, Sha256, Stored, clause, open_regular, parse_json, reason, validated
+from msd.reading import Broken, Kind, Sha256, clause, open_regular, parse_json, reason, validated
 from msd.recipe import PACKAGED_PREFIX
 
 FILE = "reference.safetensors"
@@ -40,19 +40,9 @@ _KIND = Kind(
     DataError,
     schema=1,
 )
-_Size = Annotated[int, Field(ge=1, le=10**7)]
 
 
-class _Notes(Stored):
-    name: str
-    metric: str
-    num_conditions: _Size
-    pixel_shape: tuple[_Size, _Size, _Size]
-    num_images: _Size
-    """Of the whole set, of which the features may be a sample."""
-    images_sha256: Sha256
-    feature_network_sha256: Sha256
-    licence: str
+class _Notes(SourceNotes):
     content_sha256: Sha256
     kind: Literal["reference features"] = "reference features"
 
@@ -187,11 +177,12 @@ def _content(features: Tensor, labels: Tensor) -> str:
     return digest.hexdigest()
 
 
-def load_reference(source: str, network: Extractor) -> Reference:
+def load_reference(source: str, network: Extractor) -> Reference | Statistics:
     """The file that `evaluation.reference` names: `packaged:NAME`, or a path. Raises DataError and WeightsError."""
     if source.startswith(PACKAGED_PREFIX):
         return read_reference(packaged_folder(source, "reference") / FILE, network)
-    return read_reference(Path(source), network)
+    path = Path(source)
+    return read_statistics(path, network) if path.suffix == SUFFIX else read_reference(path, network)
 
 
 def read_reference(path: Path, network: Extractor | None = None) -> Reference:

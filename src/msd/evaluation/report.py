@@ -14,6 +14,7 @@ from torch import Tensor
 from msd.conditions.names import are_numbers, extremes, numbered, printable, share
 from msd.evaluation import pictures
 from msd.evaluation.pictures import Curve, number
+from msd.evaluation.protocol import explained
 from msd.evaluation.results import (
     EXPLANATIONS,
     Headline,
@@ -25,6 +26,7 @@ from msd.evaluation.results import (
     headline,
     latencies,
     named_row,
+    remarks,
 )
 from msd.evaluation.students import students_section
 from msd.evaluation.table import size_share, table
@@ -107,6 +109,8 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "floors": [(f"{int(size):,}", number(value)) for size, value in floor.items()],
         "floor_row": floor.get(str(sizes[0])) if sizes else None,
         "agreements": agreements(metrics),
+        "explained": explained(metric),
+        "remarks": remarks(metrics),
         "number": number,
         "columns": _num_columns,
         "part_colour": pictures.part_colour,

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import Field
 
+from msd.evaluation.protocol import FID
 from msd.reading import Kind, Notes, read_object
 
 SCHEMA = 2
@@ -221,6 +222,19 @@ def agreements(metrics: Mapping[str, Any]) -> list[str]:
             verb, names = ("do not agree", contrary) if contrary else ("agree", compared)
             winner = f"on who wins between {metrics['main']} and {', '.join(names)}"
             sentences.append(f"{metric} and {other}{_counted(main, other)} {verb} {winner}.")
+    return sentences
+
+
+def remarks(metrics: Mapping[str, Any]) -> list[str]:
+    """Sentences on what the main row's distance is not, and on what could not be measured beside it, with the reason."""
+    said, sentences = named_row(metrics, "main").get("provenance") or {}, []
+    if short := said.get("short_of_protocol"):
+        sentences.append(f"Not the papers' protocol, and so not called {FID}: {', '.join(short)}.")
+    if holds := said.get("reference_holds"):
+        sentences.append(
+            "No KID, precision, recall, distance of a part or floor: they need features of real images, and "
+            f"{said['reference']} holds their {holds} alone."
+        )
     return sentences
 
 

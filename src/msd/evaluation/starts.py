@@ -21,7 +21,6 @@ from msd.diffusion.draw import Draw, noise_by_step
 from msd.diffusion.solvers import Solver, one_step
 from msd.errors import WeightsError
 from msd.evaluation.bench import Bench
-from msd.evaluation.metrics import frechet_distance
 from msd.objectives.denoising import denoising_loss
 from msd.teachers.folder import Teacher
 
@@ -126,7 +125,7 @@ class StartBench:
             pixels[some] = start.spec.codec.decode(samples).cpu()
             on_progress(len(some))
         seen = bench.network.extract(pixels.split(bench.network.at_a_time))
-        return frechet_distance(bench.real.features, seen.values)
+        return bench.distance(seen.values)
 
 
 def _routed(labels: Tensor, partition: Partition, batch_size: int) -> Iterator[tuple[Tensor, int]]:

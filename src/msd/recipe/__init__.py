@@ -33,10 +33,12 @@ from msd.recipe.stage_sections import (
 )
 from msd.recipe.values import Section
 from msd.recipe.words import (
+    BALANCED,
     CLASSIFIER,
     DATA,
     DIGITS,
     HUB_PREFIX,
+    INCEPTION_PREFIX,
     LITE0,
     PACKAGED_PREFIX,
     PATHS,
@@ -51,11 +53,13 @@ from msd.recipe.words import (
 )
 
 __all__ = [
+    "BALANCED",
     "BASELINES",
     "CLASSIFIER",
     "DATA",
     "DIGITS",
     "HUB_PREFIX",
+    "INCEPTION_PREFIX",
     "LITE0",
     "MAIN_ROW",
     "PACKAGED_PREFIX",

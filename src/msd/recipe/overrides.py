@@ -9,7 +9,7 @@ from typing import Any
 
 from msd.errors import RecipeError
 from msd.reading import fitted
-from msd.recipe.words import PATHS
+from msd.recipe.words import PATH_PREFIXES, PATHS
 
 
 def set_value(content: dict[str, Any], key: str, value: Any) -> None:
@@ -42,10 +42,12 @@ def anchor(content: dict[str, Any], folder: Path) -> None:
         for place, entry in ((content, key), (content.get(section), name)):
             value = place.get(entry) if isinstance(place, dict) else None
             if isinstance(place, dict) and isinstance(value, str) and is_path(value):
+                kind = next((prefix for prefix in PATH_PREFIXES if value.startswith(prefix)), "")
                 try:
                     if "\0" in value:
                         raise ValueError
-                    place[entry] = os.path.abspath(folder / Path(value).expanduser())  # links stay links
+                    path = os.path.abspath(folder / Path(value.removeprefix(kind)).expanduser())  # links stay links
+                    place[entry] = kind + path
                 except (OSError, RuntimeError, ValueError) as error:  # no such user, a zero byte
                     raise RecipeError(f"{key}: {fitted(repr(value), 80)} leads nowhere; give another path.") from error
     rows = content.get("rows")

@@ -31,6 +31,8 @@ from msd.recipe.words import (
     CLASSIFIER,
     DATA,
     DIGITS,
+    INCEPTION,
+    INCEPTION_PREFIX,
     ODE_METHODS,
     PACKAGED_PREFIX,
     PRETRAIN,
@@ -214,10 +216,12 @@ class EvaluationSection(Section):
 
     features: str = DIGITS
     """What distances are measured in: `packaged:NAME`; `classifier`, one that the run trains on its own data; `lite0`,
-    ImageNet's EfficientNet-Lite0 (extra `features`); or a folder made by `msd pretrain --network features`."""
+    ImageNet's EfficientNet-Lite0 (extra `features`); `inception:FILE`, the network of published FIDs with its weights
+    (docs/protocol.md); or a folder made by `msd pretrain --network features`."""
     reference: str = DATA
     """What distances are measured to: `data`, the recipe's images; `packaged:NAME` or a file of features made by
-    `msd data reference`, where the images are not at hand."""
+    `msd data reference`, where the images are not at hand; or an .npz of their mean and covariance, made by the same
+    command or published by EDM, which only a Frechet distance can be measured to."""
     also: tuple[FeatureNetworkWord, ...] = ()
     """Feature networks of second opinions, e.g. [lite0]: each gives every row one more distance to the images."""
     teacher: Annotated[tuple[Word, ...], Field(min_length=1, max_length=20)] = ("heun18", "euler4", "euler1")
@@ -226,7 +230,11 @@ class EvaluationSection(Section):
     first is the reference that speed and distance are compared with. Default: a good one, then what a user in a hurry would
     otherwise pick."""
     num_samples: Count = 10000
-    """Images of each row. Distances fall with it, so compare at equal numbers only. Default: as in docs/results.md."""
+    """Images of each row. Distances fall with it, so compare at equal numbers only. Default: as in docs/results.md; the
+    papers' protocol takes 50,000."""
+    conditions: Literal["prior", "balanced"] = "prior"
+    """Which conditions they are made for: drawn as often as each is to be made (`data.prior`), or as many of each, one more
+    of some where they do not divide the images. The papers' protocol is balanced."""
     batch_size: Batch = 500
     """Images generated at a time. Lower it where memory is short; it doesn't change what is measured."""
     nearest_neighbours: Batch = 3
@@ -242,6 +250,13 @@ class EvaluationSection(Section):
     def needs_classifier(self) -> bool:
         """Whether the run trains a feature network of its own."""
         return CLASSIFIER in (self.features, *self.also)
+
+    @field_validator("features")
+    @classmethod
+    def _inception_has_a_file(cls, value: str) -> str:
+        if value in (INCEPTION, INCEPTION_PREFIX):
+            raise ValueError(f"{INCEPTION} needs the file of its weights; write {INCEPTION_PREFIX}FILE (docs/protocol.md)")
+        return value
 
     @field_validator("teacher")
     @classmethod

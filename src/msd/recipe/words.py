@@ -31,6 +31,11 @@ PRETRAIN = "pretrain"
 """The word for a teacher that the run trains itself, from the recipe's data."""
 CLASSIFIER, LITE0 = "classifier", "lite0"
 """The words for feature networks: one trained on the recipe's data, and ImageNet's EfficientNet-Lite0."""
+INCEPTION = "inception"
+INCEPTION_PREFIX = f"{INCEPTION}:"
+"""Before the path of a file of weights: the Inception network that published FIDs are measured with."""
+PRIOR, BALANCED = "prior", "balanced"
+"""The words for how the evaluation's conditions are drawn."""
 DATA = "data"
 """The word for the recipe's own images, as the reference of its metrics."""
 PACKAGED_PREFIX = "packaged:"
@@ -43,8 +48,12 @@ PATHS: dict[str, Callable[[str], bool]] = {
     "teacher.source": lambda value: value != PRETRAIN and not value.startswith((PACKAGED_PREFIX, HUB_PREFIX)),
     "partition.file": lambda value: True,
     "student.start": lambda value: value not in (TEACHER, RANDOM) and not value.startswith(ROW_PREFIX),
-    "evaluation.features": lambda value: value not in (CLASSIFIER, LITE0) and not value.startswith(PACKAGED_PREFIX),
+    "evaluation.features": lambda value: (
+        value not in (CLASSIFIER, LITE0, INCEPTION, INCEPTION_PREFIX) and not value.startswith(PACKAGED_PREFIX)
+    ),
     "evaluation.reference": lambda value: value != DATA and not value.startswith(PACKAGED_PREFIX),
 }
 """Values that may be paths, each with the test whether it is one. A relative path belongs to the folder it was typed in, and
 a path is never part of a run's identity (its content is)."""
+PATH_PREFIXES = (INCEPTION_PREFIX,)
+"""What may stand before a path, and says what kind of file it is."""

@@ -14,17 +14,11 @@ from msd.errors import MsdError, WeightsError, warn
 from msd.files import remove_leftovers, replacing_folder, sha256_file, sha256_json
 from msd.networks.facts import AUTOENCODER_FILES, FACTS, FILES, Origin, verified_facts
 from msd.networks.folder import save_denoiser
-from msd.reading import clause, open_regular, reason
+from msd.reading import clause, not_itself, open_regular, reason
 from msd.recipe import TEACHER
 from msd.teachers.edm import read_edm
 from msd.teachers.foreign import Foreign
-from msd.teachers.model_weights import OTHERS
 from msd.teachers.pipeline import is_pipeline, pipeline_files, read_pipeline
-
-NOT_ITSELF = {
-    b"PK": "a zip archive, as of torch.save, and no pickle of EDM's; give the checkpoint as it was published",
-} | OTHERS
-"""What files begin with that are something else under a checkpoint's name."""
 
 FORMATS: dict[str, Callable[[Path], Foreign]] = {".pkl": read_edm}
 """By the end of its name, how a file is read; a new format is a line here."""
@@ -48,12 +42,15 @@ def read_foreign(path: Path) -> Foreign:
         raise WeightsError(f"{path} is of no known format; files that end in {known} are read, and folders of diffusers'.")
     try:
         with open_regular(path) as stream:
-            begin = stream.read(100).lstrip()
+            begin = stream.read(100)
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read ({reason(error)}); give a checkpoint.") from error
-    for sign, what in NOT_ITSELF.items():
-        if begin.startswith(sign):
-            raise WeightsError(f"{path} is {what}.")
+    if what := not_itself(begin):
+        raise WeightsError(f"{path} is {what}.")
+    if begin.startswith(b"PK"):
+        raise WeightsError(
+            f"{path} is a zip archive, as of torch.save, and no pickle of EDM's; give the checkpoint as it was published."
+        )
     return reader(path)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msd.errors import WeightsError
 from msd.networks.tensors import load_tensors
-from msd.reading import Kind, fitted, inside, open_regular, read_object, reason
+from msd.reading import Kind, fitted, inside, not_itself, open_regular, read_object, reason
 
 BASE = "diffusion_pytorch_model"
 REMEDY = "download the folder again"
@@ -25,11 +25,6 @@ NAMES = (
 RENAMED = (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0"))
 """Parts of attention in checkpoints from before diffusers 0.13, and what they are called since."""
 _OLD = re.compile(rf"(.*attentions\.\d+)\.({'|'.join(old for old, _ in RENAMED)})\.(weight|bias)")
-OTHERS = {
-    b"version https://git-lfs": "a pointer of git-LFS; fetch the file itself with `git lfs pull`",
-    b"<": "a web page; download the file itself",
-}
-"""What files begin with that are something else under the name of weights."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -76,13 +71,12 @@ def _of_today(name: str) -> str:
     return f"{found[1]}.{dict(RENAMED)[found[2]]}.{found[3]}" if found else name
 
 
-def _what_else(path: Path) -> str | None:
+def _what_else(path: Path) -> str:
     try:
         with open_regular(path) as stream:
-            begin = stream.read(100).lstrip()
+            return not_itself(stream.read(100))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read ({reason(error)}); {REMEDY}.") from error
-    return next((what for sign, what in OTHERS.items() if begin.startswith(sign)), None)
 
 
 def _torch_file(path: Path) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msd.commands.options import Overrides, RecipeRequest, SourceArgument, a_path
+from msd.commands.options import Changes, Overrides, SourceArgument, a_path
 
 if TYPE_CHECKING:
     from msd.commands.console import Output
@@ -27,19 +27,29 @@ def check(*, source: SourceArgument, overrides: Overrides = None, output: Output
 
 def reference(
     *,
-    request: RecipeRequest,
-    out: Annotated[Path, typer.Option("--out", metavar="PATH", parser=a_path, help="The file of features to write.")],
+    images: Annotated[str, typer.Argument(metavar="IMAGES", help="A recipe, or a folder, zip or .npz of images.")],
+    changes: Changes,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="PATH", parser=a_path, help="The file to write; .npz: mean and covariance alone."),
+    ],
+    features: Annotated[
+        str | None, typer.Option(metavar="WORD", help="As evaluation.features, e.g. lite0 or inception:FILE.")
+    ] = None,
     run: Annotated[
         Path | None, typer.Option(metavar="RUN", parser=a_path, help="Whose feature network it is (for classifier).")
     ] = None,
     output: Output,
 ) -> None:
-    """Write the features of a recipe's images, so that students can be measured where the images are not.
+    """Write the features of images, so that students can be measured where the images are not.
+
+    As .npz it is their mean and covariance, of all images, however many: the reference of the papers' protocol. Stopped, the
+    same command goes on with those.
 
     Example: msd data reference pictures.yaml --run runs/pictures --out pictures-features.safetensors
     """
-    from msd.commands.reference import make_reference
+    from msd.commands.reference import make_reference, wanted
 
-    recipe = request.load()
-    value = make_reference(recipe.data, recipe.evaluation.features, out, output, run_folder=run)
+    data, network, device = wanted(images, features, changes.overrides, changes.device)
+    value = make_reference(data, network, out, output, run_folder=run, device=device)
     output.result(value, f"saved as {out}")
