@@ -7,6 +7,10 @@ from typing import Any
 
 from msd.networks.adapter import Adapter
 from msd.networks.build import LabelledUNet, build_unet
+from msd.networks.song import SongAdapter, build_song
 
-BUILDERS: dict[str, Callable[[dict[str, Any]], Adapter]] = {LabelledUNet.kind: build_unet}
+BUILDERS: dict[str, Callable[[dict[str, Any]], Adapter]] = {
+    LabelledUNet.kind: build_unet,
+    SongAdapter.kind: build_song,
+}
 """How each is built from its configuration."""
