@@ -23,7 +23,16 @@ NCSNPP: dict[str, Any] = {
     "encoder_type": "residual",
     "resample_filter": [1, 3, 3, 1],
 }
-CIFAR = {"size": 32, "channels": 3, "channel_mult": [2, 2, 2], "num_blocks": 4, "model_channels": 128, "attn_resolutions": [16]}
+CIFAR: dict[str, Any] = {
+    "size": 32,
+    "channels": 3,
+    "channel_mult": [2, 2, 2],
+    "num_blocks": 4,
+    "model_channels": 128,
+    "attn_resolutions": [16],
+    "augment_dim": 9,
+}
+"""As EDM trained them on CIFAR-10."""
 
 
 def halving(taps: Sequence[int], size: int, padding: int) -> Tensor:

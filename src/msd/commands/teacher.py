@@ -20,8 +20,10 @@ from msd.diffusion.denoiser import PARAMETERISATIONS, DenoiserSpec
 from msd.diffusion.draw import image_noise
 from msd.errors import ConditionError, PartitionError, RecipeError, RunError
 from msd.evaluation.samplers import named_solver, teacher_sampler
+from msd.networks.anatomies import SONG, UNET
 from msd.networks.facts import REMEDY, WEIGHTS, FactNotes, identity, read_config, verified_facts
 from msd.networks.folder import spec_from_json
+from msd.networks.song_config import SongConfig
 from msd.networks.tensors import num_values
 from msd.teachers.converted import convert as convert_file
 from msd.teachers.converted import read_foreign
@@ -49,9 +51,8 @@ def convert(path: Path, folder: Path, licence: str | None, output: Output) -> di
     found = convert_file(path, folder, licence)
     for doubt in found.doubts:
         output.say(f"{path}: {doubt}.")
-    return _described(str(folder), FOLDER_FORMAT, found.config, found.spec, found.num_parameters) | {
-        "doubts": list(found.doubts)
-    }
+    value = _described(str(folder), FOLDER_FORMAT, found.kind, found.config, found.spec, found.num_parameters)
+    return value | {"doubts": list(found.doubts)}
 
 
 def sample(
@@ -95,8 +96,9 @@ def sample(
 def _of_file(path: Path) -> dict[str, Any]:
     found = read_foreign(path)
     found.denoiser(path)  # its weights are all there, and fit
-    value = _described(str(path), found.format, found.config, found.spec, found.num_parameters)
-    return value | {"doubts": list(found.doubts), "loaded_as": "a UNet2DModel, converted into the cache on first use"}
+    value = _described(str(path), found.format, found.kind, found.config, found.spec, found.num_parameters)
+    loaded_as = f"a {_name(found.kind)}, converted into the cache on first use"
+    return value | {"doubts": list(found.doubts), "loaded_as": loaded_as}
 
 
 def _of_folder(source: str) -> dict[str, Any]:
@@ -104,7 +106,8 @@ def _of_folder(source: str) -> dict[str, Any]:
     facts = verified_facts(folder)
     known = FactNotes.model_validate(facts)
     spec = spec_from_json(facts["spec"], source=str(folder))
-    value = _described(source, FOLDER_FORMAT, read_config(folder), spec, num_values(folder / WEIGHTS, REMEDY))
+    num_parameters = num_values(folder / WEIGHTS, REMEDY)
+    value = _described(source, FOLDER_FORMAT, known.network, read_config(folder), spec, num_parameters)
     doubts = [] if spec.sigma_init is None else ["it is a one-step student, which cannot teach"]
     return value | {
         "classes": list(known.classes or numbered(spec.num_conditions)),
@@ -115,12 +118,14 @@ def _of_folder(source: str) -> dict[str, Any]:
     }
 
 
-def _described(source: str, kind: str, config: Mapping[str, Any], spec: DenoiserSpec, num_parameters: int) -> dict[str, Any]:
+def _described(
+    source: str, format: str, kind: str, config: Mapping[str, Any], spec: DenoiserSpec, num_parameters: int
+) -> dict[str, Any]:
     names = {one: name for name, one in PARAMETERISATIONS.items()}
     return {
         "source": source,
-        "format": kind,
-        "network": _network(config),
+        "format": format,
+        "network": _network(kind, config),
         "num_parameters": num_parameters,
         "num_conditions": spec.num_conditions,
         "noise_shape": list(spec.noise_shape),
@@ -133,10 +138,17 @@ def _described(source: str, kind: str, config: Mapping[str, Any], spec: Denoiser
     }
 
 
-def _network(config: Mapping[str, Any]) -> str:
+def _name(kind: str) -> str:
+    """What people call a kind of network."""
+    return {UNET: "UNet2DModel", SONG: "SongUNet"}.get(kind, kind)
+
+
+def _network(kind: str, config: Mapping[str, Any]) -> str:
+    if kind == SONG:
+        return str(SongConfig.read(config))
     widths, size = config.get("block_out_channels") or (), config.get("sample_size")
     kinds = config.get("down_block_types") or ()
-    text = f"UNet2DModel, {'-'.join(map(str, widths))} channels, {config.get('layers_per_block')} blocks a level"
+    text = f"{_name(kind)}, {'-'.join(map(str, widths))} channels, {config.get('layers_per_block')} blocks a level"
     attended = [str(size >> level) for level, kind in enumerate(kinds) if "Attn" in kind and isinstance(size, int)]
     return f"{text}, attention at {', '.join(attended)}" if attended else text
 

@@ -77,7 +77,8 @@ class Block(nn.Module):
         return x if self.norm2 is None else (x + self._attended(self.norm2(x))) * HALF
 
     def _attended(self, x: Tensor) -> Tensor:
-        assert self.qkv is not None and self.proj is not None
+        assert self.qkv is not None
+        assert self.proj is not None
         num, channels, height, width = x.shape
         # Of the convolution's channels, every third is query, key or value; here [3, N, head, place, channel].
         found = self.qkv(x).reshape(num, 1, channels, 3, height * width).permute(3, 0, 1, 4, 2).contiguous()
@@ -146,7 +147,7 @@ class WayOut(nn.Module):
 
 
 class SongUNet(nn.Module):
-    """The raw network, randomly initialised: `network(x [N, C, S, S], noise_level [N], labels [N])` of x's height and width."""
+    """The raw network, randomly initialised: from `x` `[N, C, S, S]`, noise levels and labels `[N]` to `[N, C', S, S]`."""
 
     def __init__(self, config: SongConfig):
         super().__init__()
@@ -215,9 +216,7 @@ class SongAdapter(Adapter):
     def places(self) -> dict[str, nn.Module]:
         """Named as `networks.places` has it."""
         model = self.model
-        return dict(
-            zip(place_names(len(model.down), has_mid=True), [*model.down, model.middle, *model.up], strict=True)
-        )
+        return dict(zip(place_names(len(model.down), has_mid=True), [*model.down, model.middle, *model.up], strict=True))
 
     def config(self) -> dict[str, Any]:
         return self.model.config.to_json()

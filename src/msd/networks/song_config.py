@@ -90,10 +90,12 @@ class SongConfig:
 
     def _check_sizes(self) -> None:
         halvings = len(self.channel_mult) - 1
-        if halvings < 0 or self.img_resolution % 2**halvings:
+        if halvings < 0:
+            raise WeightsError(f"channel_mult has no levels; {REMEDY}.")
+        if self.img_resolution % 2**halvings:
             raise WeightsError(
-                f"img_resolution {self.img_resolution} cannot be halved {max(halvings, 0)} times, as the levels of channel_mult "
-                f"{_shown(self.channel_mult)} need; {REMEDY}."
+                f"img_resolution {self.img_resolution} cannot be halved {halvings} times, as the levels of "
+                f"channel_mult {_shown(self.channel_mult)} need; {REMEDY}."
             )
         if self.noise_channels % 2 or self.noise_channels < 4:
             raise WeightsError(f"{self.noise_channels} channels cannot hold sines and cosines of the noise level; {REMEDY}.")
@@ -166,7 +168,7 @@ class SongConfig:
         return [BlockShape(width if number else before, width, attends) for number in range(self.num_blocks)]
 
     def way_out(self, level: int) -> list[BlockShape]:
-        """A level's residual blocks before it is doubled; each also reads what the way in left, and only the last attends."""
+        """A level's residual blocks before it is doubled: each also reads what the way in left, only the last attends."""
         width, last = self.widths[level], self.num_blocks
         before = self.widths[min(level + 1, len(self.widths) - 1)]
         outer = self.widths[level - 1] if level else self.model_channels

@@ -90,7 +90,7 @@ class _Facts:
         self._path, self._state, self.arguments = path, state, NETWORK_DEFAULTS | dict(arguments)
 
     def outside(self) -> tuple[int, int, int]:
-        """Pixels a side, channels and classes of what the network is asked for. Raises WeightsError where it has no classes."""
+        """Pixels a side, channels and classes of what the network makes. Raises WeightsError where it has no classes."""
         if self._state.get("label_dim") == 0:
             raise WeightsError(
                 f"{self._path} is unconditional (label_dim 0), so there are no conditions to divide among students; give a "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msd import checks
 from msd.conditions.names import numbered
 from msd.errors import WeightsError
+from msd.networks.anatomies import UNET
 from msd.networks.facts import FACTS, REMEDY, WEIGHTS, FactNotes, Origin, identity, read_config, verified_facts
 from msd.networks.tensors import load_array
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 PACKAGED = Path(__file__).parent.parent / "weights"
 PREFIX = "packaged:"
 EMBEDDINGS = "class_embedding.weight"
-"""The tensor by which a UNet2DModel tells its classes apart."""
+"""The tensor by which a network tells its classes apart."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class TeacherFacts:
     """What its network is built from; None where that is not known yet."""
     origin: Origin | None = None
     """What it was read from, if another maker's."""
+    kind: str = UNET
+    """Of network, as `networks.anatomies` knows it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes) or numbered(self.num_conditions))
@@ -103,5 +106,5 @@ def read_teacher(source: str | Path) -> TeacherFacts:
     config = read_config(folder)
     return TeacherFacts(
         str(source), folder, identity(facts), num, prior, spec.licence, spec.noise_shape, *levels, classes, config,
-        known.origin,
+        known.origin, known.network,
     )  # fmt: skip
