@@ -130,7 +130,8 @@ class SongConfig:
         names = {("positional", "standard", 2): "DDPM++", ("fourier", "residual", 4): "NCSN++"}
         variant = (self.embedding_type, self.encoder_type, len(self.resample_filter))
         name = names.get(variant) or f"{self.embedding_type}, {self.encoder_type}"
-        text = f"SongUNet ({name}), {'-'.join(map(str, self.widths))} channels, {self.num_blocks} blocks a level"
+        blocks = f"{self.num_blocks} block{'' if self.num_blocks == 1 else 's'} a level"
+        text = f"SongUNet ({name}), {'-'.join(map(str, self.widths))} channels, {blocks}"
         attended = [str(size) for size in self.sizes if size in self.attn_resolutions]
         return f"{text}, attention at {', '.join(attended)}" if attended else text
 
