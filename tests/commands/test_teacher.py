@@ -33,7 +33,7 @@ def test_help_has_an_example(verb: str) -> None:
 def test_a_file_is_described_without_being_converted(checkpoint: Path, tmp_path: Path) -> None:
     value = json.loads(msd("teacher", "inspect", checkpoint, "--json").stdout)
     assert (value["format"], value["num_parameters"], value["num_conditions"]) == ("EDM pickle", 5_594_241, 10)
-    assert value["network"] == "UNet2DModel, 128-128 channels, 1 blocks a level, attention at 4"
+    assert value["network"] == "UNet2DModel, 128-128 channels, 1 block a level, attention at 4"
     assert (value["pixel_shape"], value["sigma_min"], value["sigma_max"]) == ([1, 8, 8], 0.002, 80)
     assert value["parameterisation"] == {"kind": "edm", "sigma_data": 0.5}
     assert value["licence"] == "CC BY-NC-SA 4.0"

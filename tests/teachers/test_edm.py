@@ -150,6 +150,7 @@ def _sharp(model: DhariwalUNet) -> None:
         (lambda: network_of(model_channels=96), "a level of 96 channels, whose norms have other groups"),
         (lambda: network_of(model_channels=2**40), "model_channels is"),
         (lambda: network_of(num_blocks=2), "lacks the weights of"),
+        (lambda: network_of(num_blocks=2**20), "num_blocks is 1048576, not a whole number up to 64"),
         (lambda: network_of(attn_resolutions="all"), "attn_resolutions is 'all'"),
         (lambda: network_of(attn_resolutions=[8]), "no place for"),
         (lambda: network_of(dropout=2), "dropout is 2, not from 0 to below 1"),

@@ -163,7 +163,15 @@ def tensor_call(size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0)
 
 @pytest.mark.parametrize(
     ("size", "stride", "offset"),
-    [((5,), (1,), 0), ((4,), (1,), 1), ((2,), (2**40,), 0), ((-1,), (1,), 0), ((2,), (-1,), 3), ((2, 2), (1,), 0)],
+    [
+        ((5,), (1,), 0),
+        ((4,), (1,), 1),
+        ((2,), (2**40,), 0),
+        ((-1,), (1,), 0),
+        ((2,), (-1,), 3),
+        ((2, 2), (1,), 0),
+        ((2**40,), (0,), 0),
+    ],
 )
 def test_a_tensor_reaches_no_further_than_its_own_numbers(
     tmp_path: Path, size: tuple[int, ...], stride: tuple[int, ...], offset: int

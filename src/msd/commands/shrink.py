@@ -16,6 +16,7 @@ from msd.commands.tables import Column, fitted, with_note
 from msd.commands.targets import SIZES_KIND, check_file, is_sizes
 from msd.data.images import load_images
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
+from msd.errors import RecipeError
 from msd.evaluation.latency import LATENCY_THREADS, machine, measure_latency
 from msd.evaluation.samplers import Sampler
 from msd.files import write_json
@@ -24,7 +25,7 @@ from msd.networks.build import LabelledUNet, build_unet
 from msd.networks.cost import Work, work_of
 from msd.networks.facts import read_config, verified_facts
 from msd.networks.folder import spec_from_json
-from msd.networks.shrink import Candidate, candidates, smaller_config
+from msd.networks.shrink import Candidate, candidates, check_reducible, smaller_config
 from msd.recipe import PRETRAIN, Recipe
 from msd.stages.pretrain import foreseen_teacher
 from msd.teachers.facts import read_teacher
@@ -54,7 +55,7 @@ COLUMNS = (
 def shrink(recipe: Recipe, reduce: float, out: Path | None, output: Output) -> dict[str, Any]:
     """Print and return the chosen configuration beside the teacher's and its neighbours; saved in `out`, if given.
 
-    Raises RecipeError for a reduction that no configuration reaches, WeightsError for a teacher of another kind.
+    Raises RecipeError for a reduction that no configuration reaches, and for a teacher of a kind that has no smaller ones.
     """
     if out is not None:
         check_file(out, is_sizes, "tables of sizes")
@@ -86,10 +87,13 @@ def shrink(recipe: Recipe, reduce: float, out: Path | None, output: Output) -> d
 
 
 def teacher_of(recipe: Recipe) -> tuple[dict[str, Any], DenoiserSpec]:
-    """Configuration and spec of the recipe's teacher, or of the one that it will train."""
+    """Configuration and spec of the recipe's teacher, or of the one that it will train. Raises RecipeError for a kind of
+    network of which no smaller one is known."""
     if recipe.teacher.source == PRETRAIN:
         return foreseen_teacher(recipe.pretrain, load_images(recipe.data), recipe.network)
-    folder = read_teacher(recipe.teacher.source).folder
+    teacher = read_teacher(recipe.teacher.source)
+    check_reducible(teacher.kind, error=RecipeError)
+    folder = teacher.folder
     return read_config(folder), spec_from_json(verified_facts(folder)["spec"], source=str(folder))
 
 

@@ -20,11 +20,10 @@ from msd.diffusion.denoiser import PARAMETERISATIONS, DenoiserSpec
 from msd.diffusion.draw import image_noise
 from msd.errors import ConditionError, PartitionError, RecipeError, RunError
 from msd.evaluation.samplers import named_solver, teacher_sampler
-from msd.networks.build import LabelledUNet
-from msd.networks.dit import LabelledDiT
+from msd.networks.anatomies import DIT, NULL_LABELS, SONG, UNET
 from msd.networks.facts import REMEDY, WEIGHTS, FactNotes, identity, read_config, verified_facts
 from msd.networks.folder import CODECS, spec_from_json
-from msd.networks.places import NULL_LABELS
+from msd.networks.song_config import SongConfig
 from msd.networks.tensors import num_values
 from msd.teachers.converted import convert as convert_file
 from msd.teachers.converted import is_foreign, read_foreign
@@ -154,7 +153,9 @@ def _described(
 def _unet(config: Mapping[str, Any]) -> str:
     widths, size = config.get("block_out_channels") or (), config.get("sample_size")
     kinds = config.get("down_block_types") or ()
-    text = f"UNet2DModel, {'-'.join(map(str, widths))} channels, {config.get('layers_per_block')} blocks a level"
+    num_blocks = config.get("layers_per_block")
+    blocks = "1 block" if num_blocks == 1 else f"{num_blocks} blocks"
+    text = f"UNet2DModel, {'-'.join(map(str, widths))} channels, {blocks} a level"
     attended = [str(size >> level) for level, kind in enumerate(kinds) if "Attn" in kind and isinstance(size, int)]
     return f"{text}, attention at {', '.join(attended)}" if attended else text
 
@@ -165,7 +166,7 @@ def _dit(config: Mapping[str, Any]) -> str:
     return f"{text}, patches of {patch}x{patch}"
 
 
-NETWORKS = {LabelledUNet.kind: _unet, LabelledDiT.kind: _dit}
+NETWORKS = {UNET: _unet, DIT: _dit, SONG: lambda config: str(SongConfig.read(config))}
 """By its kind, how a network is described."""
 
 

@@ -33,8 +33,9 @@ def begin(job: Job, task: TrainTask, folder: Path, teacher: Denoiser) -> tuple[D
         from msd.networks.shrink import smaller_config
 
         # What was handed on belongs to the whole network.
-        bundle, config = Bundle(), adapter_of(start).config()
-        config = smaller_config(config, task.reduce).config if task.reduce else config
+        bundle, network = Bundle(), adapter_of(start)
+        config = network.config()
+        config = smaller_config(config, task.reduce, network.kind).config if task.reduce else config
         start = fresh(start, config, task.seed) if task.weights == RANDOM else inherit(start, config)
     start = start.copy()
     start.spec = replace(start.spec, sigma_init=task.sigma_init)

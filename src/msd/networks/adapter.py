@@ -49,5 +49,6 @@ class Adapter(nn.Module):
 def adapter_of(denoiser: Denoiser) -> Adapter:
     """The adapted network inside a denoiser. Raises WeightsError for a network that is not one of ours to save."""
     if not isinstance(denoiser.network, Adapter):
-        raise WeightsError(f"a {type(denoiser.network).__name__} cannot be saved or inspected; use a UNet2DModel.")
+        kind = type(denoiser.network).__name__
+        raise WeightsError(f"a {kind} cannot be saved or inspected; use a UNet2DModel or a SongUNet.")
     return denoiser.network

@@ -14,6 +14,8 @@ from msd import checks
 from msd.checks import MAX_WIDTH
 from msd.errors import WeightsError
 
+KIND = "unet2d"
+"""What the folder of a UNet2DModel calls it."""
 Resampling = Literal["conv", "resnet"]
 
 DOWN_TYPES = {"DownBlock2D": False, "ResnetDownsampleBlock2D": False, "AttnDownBlock2D": True}

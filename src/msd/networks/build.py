@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from msd.errors import RecipeError
 from msd.networks.adapter import Adapter
+from msd.networks.anatomy import KIND
 from msd.networks.places import BOTTLENECK, place_names
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class LabelledUNet(Adapter):
     """diffusers' UNet2DModel, with class labels or, where it has no table of them, without conditions."""
 
-    kind = "unet2d"
+    kind = KIND
     model: UNet2DModel
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from msd.networks.adapter import Adapter
-from msd.networks.places import BOTTLENECK, DIT
+from msd.networks.anatomies import DIT
+from msd.networks.places import BOTTLENECK
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel

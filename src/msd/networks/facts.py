@@ -1,7 +1,7 @@
 """What is written beside a network's weights, read and checked without torch: schema, checksums, identity.
 
-A saved denoiser is three files: the weights, `config.json` (diffusers' own, what the network is built from) and
-`denoiser.json` (how it is used, and the checksums of the other two).
+A saved denoiser is three files: the weights, `config.json` (what the network is built from; diffusers' own where it is a
+network of diffusers) and `denoiser.json` (how it is used, and the checksums of the other two).
 """
 
 from __future__ import annotations

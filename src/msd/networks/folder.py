@@ -1,4 +1,5 @@
-"""A denoiser on disk: a diffusers model folder plus `denoiser.json`, so that nothing else need be told to use it rightly."""
+"""A denoiser on disk: a network's folder (as diffusers has it, where it is a network of diffusers) plus `denoiser.json`, so
+that nothing else need be told to use it rightly."""
 
 from __future__ import annotations
 

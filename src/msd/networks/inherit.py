@@ -16,6 +16,7 @@ from msd.networks.anatomy import Anatomy, read_anatomy
 from msd.networks.build import LabelledUNet
 from msd.networks.channels import NOTHING, frequency_map, magnitude, strongest, take, widened
 from msd.networks.kinds import BUILDERS
+from msd.networks.shrink import check_reducible
 from msd.networks.wiring import IMAGE, Part, Stream, wiring
 
 ALIKE = (
@@ -61,9 +62,11 @@ def inherit(teacher: Denoiser, config: Mapping[str, Any]) -> Denoiser:
 
     Every stream has one order of channels, so what was added together stays so. Where levels were dropped, the middle passes
     on what it gets and the way up does not read it yet: both learn. Raises WeightsError for a configuration that is no
-    smaller one of the same kind.
+    smaller one of the same kind, and for a kind of which no smaller one is known.
     """
-    model = adapter_of(teacher).model
+    network = adapter_of(teacher)
+    check_reducible(network.kind, error=WeightsError)
+    model = network.model
     old, new = read_anatomy(dict(model.config)), read_anatomy(config)
     _check_related(old, new, {**dict(model.config), **old.config}, {**dict(model.config), **new.config, **config})
     student = fresh(teacher, config, seed=0)

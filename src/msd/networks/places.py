@@ -1,5 +1,4 @@
-"""Places inside a network that can be tapped: what they are called, and how large features are there; and the label that
-stands for no class. No torch here."""
+"""Places inside a network that can be tapped: what they are called, and how large features are there. No torch here."""
 
 from __future__ import annotations
 
@@ -7,16 +6,10 @@ from collections.abc import Collection
 
 from msd import checks
 from msd.errors import RecipeError
-from msd.networks.anatomy import Anatomy
+from msd.networks.anatomies import Foreseen
 
 BOTTLENECK = "bottleneck"
 """The innermost place: a U-Net's middle block. DMD2 puts its discriminator there."""
-
-
-DIT = "dit"
-"""The kind of network that a diffusion transformer for classes is."""
-NULL_LABELS = {DIT: "num_embeds_ada_norm"}
-"""By the kind of network, the key of its configuration that says which label stands for no class, as guidance needs."""
 
 
 def place_names(num_levels: int, *, has_mid: bool) -> list[str]:
@@ -26,15 +19,15 @@ def place_names(num_levels: int, *, has_mid: bool) -> list[str]:
     return [*down, *([BOTTLENECK] if has_mid else []), *up]
 
 
-def place_shapes(anatomy: Anatomy, height: int, width: int) -> dict[str, tuple[int, int, int]]:
+def place_shapes(network: Foreseen, height: int, width: int) -> dict[str, tuple[int, int, int]]:
     """Shape `[C, H, W]` of a sample's features at each place, for samples of that height and width; an odd side may be one
     larger there than is said here."""
-    last = len(anatomy.levels) - 1
+    last = len(network.widths) - 1
     sizes = [(height >> level, width >> level) for level in range(last + 1)]
-    down = [(anatomy.widths[level], *sizes[min(level + 1, last)]) for level in range(last + 1)]
-    middle = [(anatomy.widths[last], *sizes[last])] if anatomy.has_mid else []
-    up = [(anatomy.widths[level], *sizes[max(level - 1, 0)]) for level in range(last, -1, -1)]
-    names = place_names(last + 1, has_mid=anatomy.has_mid)
+    down = [(network.widths[level], *sizes[min(level + 1, last)]) for level in range(last + 1)]
+    middle = [(network.widths[last], *sizes[last])] if network.has_mid else []
+    up = [(network.widths[level], *sizes[max(level - 1, 0)]) for level in range(last, -1, -1)]
+    names = place_names(last + 1, has_mid=network.has_mid)
     return dict(zip(names, [*down, *middle, *up], strict=True))
 
 

@@ -26,8 +26,8 @@ from itertools import product
 from typing import Any
 
 from msd import checks
-from msd.errors import RecipeError, WeightsError
-from msd.networks.anatomy import Anatomy, read_anatomy
+from msd.errors import MsdError, RecipeError, WeightsError
+from msd.networks.anatomy import KIND, Anatomy, read_anatomy
 
 NUM_STEPS = 8
 """The first level's width in steps, at least: 8 steps of 2, 4 or 16 channels for the packaged teachers and the ADM U-Net."""
@@ -58,6 +58,15 @@ class Candidate:
         return f"{self.cut:.1%} ({'-'.join(map(str, anatomy.widths))} channels, {blocks})"
 
 
+def check_reducible(kind: str, *, error: type[MsdError]) -> None:
+    """Raises `error` for a kind of network of which no smaller one is known."""
+    if kind != KIND:
+        raise error(
+            f"no smaller network is known of a teacher of kind {checks.shown(kind)}, only of a UNet2DModel; leave "
+            "student.reduce at 0, or give such a teacher: an ADM checkpoint, or one that `msd pretrain` made."
+        )
+
+
 def candidates(config: Mapping[str, Any]) -> tuple[Candidate, ...]:
     """All configurations that a student of the teacher with `config` (its config.json) can have, the largest first: the
     teacher's own, then every smaller one.
@@ -79,12 +88,14 @@ def candidates(config: Mapping[str, Any]) -> tuple[Candidate, ...]:
     return tuple(sorted(found.values(), key=lambda one: (-one.num_parameters, one.num_modules)))
 
 
-def smaller_config(config: Mapping[str, Any], reduce: float) -> Candidate:
+def smaller_config(config: Mapping[str, Any], reduce: float, kind: str = KIND) -> Candidate:
     """The candidate whose share of parameters saved is nearest to `reduce`, in [0, 1); of equally near ones that with fewer
     blocks. 0 is the teacher's own configuration.
 
-    Raises RecipeError for a reduction that no configuration comes within REACH of, naming the nearest ones.
+    Raises RecipeError for a reduction that no configuration comes within REACH of, naming the nearest ones, and for a `kind`
+    of network of which no smaller one is known.
     """
+    check_reducible(kind, error=RecipeError)
     wanted = checks.number(reduce, "the reduction", 0, 1, error=RecipeError)
     if wanted == 1:
         raise RecipeError("the reduction 1 leaves no parameter; give a share of them below 1, e.g. 0.42.")

@@ -27,7 +27,7 @@ class Tappable(Protocol):
 def tappable(network: nn.Module) -> Tappable:
     """The network itself. Raises WeightsError for one that does not say where it can be tapped."""
     if not isinstance(network, Adapter | ToyMLP):
-        raise WeightsError(f"nobody knows where to tap a {type(network).__name__}; use a UNet2DModel.")
+        raise WeightsError(f"nobody knows where to tap a {type(network).__name__}; use a UNet2DModel or a SongUNet.")
     return network
 
 

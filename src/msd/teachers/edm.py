@@ -1,4 +1,7 @@
-"""EDM's checkpoints (Karras et al. 2022, arXiv 2206.00364): the pickled network read as data, its U-Net as a UNet2DModel."""
+"""EDM's checkpoints (Karras et al. 2022, arXiv 2206.00364): the pickled network read as data, as one of our own kinds.
+
+Its ADM U-Net is a UNet2DModel, which is spelt out here; of DDPM++ and NCSN++ see `edm_song`.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,17 @@ from torch import Tensor
 from msd.diffusion.denoiser import DenoiserSpec, EDMParameterisation
 from msd.errors import WeightsError
 from msd.networks.build import LabelledUNet
+from msd.networks.song import SongAdapter
 from msd.reading import fitted
+from msd.teachers.edm_song import read_song, song_tensors
 from msd.teachers.foreign import Foreign
 from msd.teachers.records import Record, read_records
 
 REMEDY = "give a checkpoint of EDM's, e.g. edm-imagenet-64x64-cond-adm.pkl"
+ADM, SONG = "DhariwalUNet", "SongUNet"
+"""The networks that are known, as the files call them."""
+MAX_BLOCKS = 64
+"""More a level than any network has: a larger number in a file would take memory before its weights are looked at."""
 LICENCE = "CC BY-NC-SA 4.0"
 """Of the weights that NVIDIA published with EDM."""
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
@@ -48,14 +57,21 @@ def read_edm(path: Path) -> Foreign:
     if found.kind != "EDMPrecond":
         raise WeightsError(f"{path} holds a {_shown(found.kind)}; only EDM's own preconditioning is known, {REMEDY}.")
     network = found.modules().get("model")
-    if network is None or network.kind != "DhariwalUNet":
+    if network is None or network.kind not in (ADM, SONG):
         what = "no network" if network is None else f"a {_shown(network.kind)}"
-        raise WeightsError(f"{path} holds {what} in its EDMPrecond; of EDM's networks DhariwalUNet (ADM) is known.")
-    facts = _Facts(path, found.state, NETWORK_DEFAULTS | network.arguments())
-    config = facts.config()
+        raise WeightsError(f"{path} holds {what} in its EDMPrecond; of EDM's networks {ADM} and {SONG} are known.")
+    facts = _Facts(path, found.state, network.arguments())
+    size, channels, labels = facts.outside()
+    if network.kind == SONG:
+        song = read_song(path, found.state, network.arguments())
+        kind, config = SongAdapter.kind, song.to_json()
+        tensors = dict(song_tensors(path, network.tensors(), song))
+    else:
+        kind, config = LabelledUNet.kind, facts.config()
+        tensors = dict(_renamed(network.tensors(), config, path))
     spec = DenoiserSpec(
-        noise_shape=(config["in_channels"], config["sample_size"], config["sample_size"]),
-        num_conditions=config["num_class_embeds"],
+        noise_shape=(channels, size, size),
+        num_conditions=labels,
         parameterisation=EDMParameterisation(facts.number("sigma_data", 0.5)),
         sigma_min=max(SIGMA_MIN, facts.number("sigma_min", 0.0)),
         sigma_max=min(SIGMA_MAX, facts.number("sigma_max", SIGMA_MAX)),
@@ -64,15 +80,24 @@ def read_edm(path: Path) -> Foreign:
     doubts = [f"its licence is taken to be that of NVIDIA's EDM weights, {LICENCE}; for others convert it with --licence"]
     if facts.arguments["augment_dim"]:
         doubts.append("it was trained with augmentation labels; they are left out, which asks for images as they are")
-    tensors = dict(_renamed(network.tensors(), config, path))
-    return Foreign("EDM pickle", LabelledUNet.kind, config, tensors, spec, tuple(doubts))
+    return Foreign("EDM pickle", kind, config, tensors, spec, tuple(doubts))
 
 
 class _Facts:
     """What a file says of its network, each value checked where it is asked for."""
 
     def __init__(self, path: Path, state: Mapping[str, Any], arguments: Mapping[str, Any]):
-        self._path, self._state, self.arguments = path, state, arguments
+        self._path, self._state, self.arguments = path, state, NETWORK_DEFAULTS | dict(arguments)
+
+    def outside(self) -> tuple[int, int, int]:
+        """Pixels a side, channels and classes of what the network makes. Raises WeightsError where it has no classes."""
+        if self._state.get("label_dim") == 0:
+            raise WeightsError(
+                f"{self._path} is unconditional (label_dim 0), so there are no conditions to divide among students; give a "
+                "class-conditional checkpoint."
+            )
+        size, channels = self._whole("img_resolution", self._state), self._whole("img_channels", self._state)
+        return size, channels, self._whole("label_dim", self._state)
 
     def number(self, name: str, default: float) -> float:
         value = self._state.get(name, default)
@@ -82,13 +107,10 @@ class _Facts:
 
     def config(self) -> dict[str, Any]:
         """The keyword arguments of the UNet2DModel that computes the same. Raises WeightsError where none does."""
-        size, channels = self._whole("img_resolution", self._state), self._whole("img_channels", self._state)
-        if self._state.get("label_dim") == 0:
-            raise WeightsError(
-                f"{self._path} is unconditional (label_dim 0), so there are no conditions to divide among students; give a "
-                "class-conditional checkpoint."
-            )
-        num_classes = self._whole("label_dim", self._state)
+        size, channels, num_classes = self.outside()
+        num_blocks = self._whole("num_blocks")
+        if num_blocks > MAX_BLOCKS:
+            raise self._wrong("num_blocks", num_blocks, f"a whole number up to {MAX_BLOCKS}")
         base, mults = self._whole("model_channels"), self._wholes("channel_mult")
         emb, attended = self._whole("channel_mult_emb"), self._wholes("attn_resolutions")
         widths = [base * mult for mult in mults]
@@ -116,7 +138,7 @@ class _Facts:
             "out_channels": channels,
             "num_class_embeds": num_classes,
             "block_out_channels": widths,
-            "layers_per_block": self._whole("num_blocks"),
+            "layers_per_block": num_blocks,
             "time_embedding_dim": base * emb,
             "dropout": self._share("dropout"),
             "norm_num_groups": GROUPS,

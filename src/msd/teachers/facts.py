@@ -11,8 +11,8 @@ from msd import checks
 from msd.conditions.names import numbered
 from msd.errors import WeightsError
 from msd.files import sha256_json
+from msd.networks.anatomies import NULL_LABELS, UNET
 from msd.networks.facts import FACTS, REMEDY, WEIGHTS, FactNotes, Origin, identity, read_config, verified_facts
-from msd.networks.places import NULL_LABELS
 from msd.networks.tensors import load_array
 from msd.teachers.hub import located
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PACKAGED = Path(__file__).parent.parent / "weights"
 PREFIX = "packaged:"
 EMBEDDINGS = ("class_embedding.weight", "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight")
-"""The tensors by which networks tell their classes apart: a UNet2DModel, a DiT (in its first block)."""
+"""The tensors by which networks tell their classes apart: U-Nets, a DiT (in its first block)."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class TeacherFacts:
     """What its network is built from; None where that is not known yet."""
     origin: Origin | None = None
     """What it was read from, if another maker's."""
+    kind: str = UNET
+    """Of network, as `networks.anatomies` knows it."""
     guidance: float = 1.0
     """Scale of classifier-free guidance that it teaches with; 1 is none."""
     null_label: int | None = None
@@ -122,5 +124,5 @@ def read_teacher(source: str | Path, guidance: float | None = None) -> TeacherFa
         content = sha256_json([content, {"guidance": scale}])
     return TeacherFacts(
         str(source), folder, content, num, prior, spec.licence, spec.noise_shape, *levels, classes, config,
-        known.origin, scale, null_label,
+        known.origin, known.network, scale, null_label,
     )  # fmt: skip

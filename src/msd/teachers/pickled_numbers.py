@@ -103,7 +103,9 @@ def tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Held:
     if not isinstance(storage, _Numbers) or not all(type(one) is int and one >= 0 for one in numbers):
         raise Refused("a tensor of impossible shape")
     last = offset + sum((one - 1) * step for one, step in zip(size, stride, strict=True))
-    if len(size) > MAX_DIMENSIONS or (math.prod(size) and last >= len(storage.values)):
+    # A stride of 0 would make many numbers of one, wherever they are copied.
+    beyond = math.prod(size) and (last >= len(storage.values) or math.prod(size) > len(storage.values))
+    if len(size) > MAX_DIMENSIONS or beyond:
         raise Refused("a tensor beyond its own numbers")
     return Held(storage.values.as_strided(tuple(size), tuple(stride), offset))
 

@@ -36,7 +36,7 @@ def convert(
     licence: Annotated[str | None, typer.Option(metavar="TEXT", help="What the weights' maker allows.")] = None,
     output: Output,
 ) -> None:
-    """Write a checkpoint as a teacher's folder, which diffusers loads too.
+    """Write a checkpoint as a teacher's folder, which diffusers loads too where it has such a network (ADM's, no SongUNet).
 
     Recipes take the file itself (teacher.source=FILE), which is then converted once, into the cache.
 
