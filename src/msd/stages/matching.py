@@ -75,7 +75,7 @@ class Matching:
         materials.engine.check_batch(regression.batch_size)
         pairs = materials.need_pairs(stage)
         return PairStream(
-            pairs.to(materials.engine.device),
+            pairs,
             self._partition.assign(pairs.keys) == self._part,
             batch_size=regression.batch_size,
             own_share=regression.own_share,
