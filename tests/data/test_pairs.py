@@ -48,7 +48,7 @@ def test_stopping_between_shards_loses_nothing(teacher: Teacher, tmp_path: Path)
     solve = solve_with(teacher)
     make_pairs(solve, SHAPE, tmp_path / "whole", PLAN)
 
-    def stop_at_once(num: int) -> None:
+    def stop_at_once(num: int, made: bool) -> None:
         raise _Stopped
 
     with pytest.raises(_Stopped):

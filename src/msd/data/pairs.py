@@ -184,9 +184,10 @@ def make_pairs(
     noise_shape: tuple[int, ...],
     folder: str | Path,
     plan: PairsPlan,
-    on_progress: Callable[[int], None] = lambda pairs: None,
+    on_progress: Callable[[int, bool], None] = lambda pairs, made: None,
 ) -> PairsReport:
-    """Make what is missing or damaged in `folder`; calls `on_progress` with the number of pairs just finished.
+    """Make what is missing or damaged in `folder`; tells `on_progress` of each shard how many pairs it has, and whether
+    they were made just now.
 
     `solve` answers `noise` `[N, *noise_shape]` float32 and `keys` `[N]` int64 with samples of the noise's shape. Raises
     DataError when the folder holds other pairs, a shard would not fit into memory or samples have another shape;
@@ -207,7 +208,8 @@ def make_pairs(
     for shard in range(plan.num_shards):
         name = shard_name(shard)
         path = folder / name
-        if name in checksums and has_sha256(path, checksums[name]):
+        is_kept = name in checksums and has_sha256(path, checksums[name])
+        if is_kept:
             kept.append(name)
         else:
             if name in checksums:
@@ -216,7 +218,7 @@ def make_pairs(
             made.append(name)
             checksums[name] = sha256_file(path)
             write_json(manifest, plan.stored() | {"shards": checksums})
-        on_progress(plan.size_of(shard))
+        on_progress(plan.size_of(shard), not is_kept)
     return PairsReport(plan.num_pairs, kept, made, damaged)
 
 

@@ -126,7 +126,7 @@ def _run(
     engine.barrier()
     if engine.is_main:
         records.cut(start)
-    progress.begin(base + start, stage.name)
+    progress.begin(base + start, stage.name, stage.batch_size)
     taken = start
     for step, record in steps(stage, engine, task.seed, start=start):
         taken = step
