@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from msd.conditions.partition import Partition
 from msd.data.images import ImageSet
-from msd.data.pairs import PairSet, PairsPlan, make_pairs
+from msd.data.pairs import Pairs, PairSet, PairsPlan, make_pairs
 from msd.diffusion.codec import Codec
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
 from msd.fleet.jobs import Job, PairsTask, Resources, StageTask, TrainTask, result_folder, seal_result
@@ -112,12 +113,18 @@ def random_pairs(num: int = 60) -> PairSet:
     return PairSet(noise, torch.arange(num) % 10, samples)
 
 
+def in_memory(folder: Path) -> PairSet:
+    """All pairs of a folder, read by safetensors itself."""
+    shards = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
+    return PairSet(*(torch.cat([shard[name] for shard in shards]) for name in ("noise", "keys", "samples")))
+
+
 def materials(
     teacher: Teacher,
     partition: Partition,
     *,
     part: int = 0,
-    pairs: PairSet | None = None,
+    pairs: Pairs | None = None,
     sigma_init: float = 80.0,
     bundle: Bundle | None = None,
     images: ImageSet | None = None,

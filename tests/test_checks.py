@@ -27,7 +27,8 @@ from msd.conditions.partition import Partition
 from msd.conditions.splits import SplitRequest, make_partition
 from msd.conditions.table import LabelConditions
 from msd.data.images import ImageSet, load_images
-from msd.data.pairs import PairSet, PairsPlan, load_pairs, make_pairs
+from msd.data.pairs import PairSet, PairsPlan, make_pairs
+from msd.data.shards import open_pairs
 from msd.diffusion.codec import AffineCodec
 from msd.diffusion.denoiser import DenoiserSpec, EDMParameterisation, FlowParameterisation, VPParameterisation, guided
 from msd.diffusion.draw import Draw, Slice, derived_seed, image_noise, noise_by_step
@@ -217,7 +218,7 @@ WITHOUT_FILES: list[tuple[Callable[[], Any], type[MsdError], str]] = [
     (lambda: plan_of(weights=(NAN,)), DataError, r"weights\[0\] nan"),
     (lambda: plan_of(seed=2**63), DataError, "seed"),
     (lambda: PairSet(NOISE, LABELS, NOISE[:1]), DataError, "give .P"),
-    (lambda: load_pairs(None), DataError, "the pairs' folder None"),
+    (lambda: open_pairs(None), DataError, "the pairs' folder None"),
     # engine, recipe, plan
     (lambda: Engine.on("tpu9"), RunError, "'tpu9' is not a device"),
     (lambda: Engine.on("meta"), RunError, "device meta is not supported"),
@@ -382,9 +383,9 @@ def test_answers_that_are_no_pairs(tmp_path: Path, answer: Any, error: type[MsdE
     assert not list(tmp_path.iterdir())
 
 
-def test_more_pairs_than_memory_are_refused_before_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_larger_than_memory_is_refused_before_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "available_memory", lambda: 1000)
-    with pytest.raises(DataError, match=r"2 pairs would need about 1.0 KiB .* lower pairs.num_pairs"):
+    with pytest.raises(DataError, match=r"2 pairs of a shard would need about 1.0 KiB .* lower pairs.shard_size"):
         make_pairs(lambda noise, keys: noise, (1, 8, 8), tmp_path, plan_of())
 
 

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import UNIFORM, teacher_facts
+from builders import UNIFORM, in_memory, teacher_facts
 from damages import DAMAGES, Read, check_sentence, complaint
 from msd.cohort.manifest import read_manifest
 from msd.commands.report import partition_report
 from msd.conditions.partition import Partition, PartitionReport
 from msd.conditions.splits import SplitRequest, make_partition
-from msd.data.pairs import PairsPlan, load_pairs, make_pairs
+from msd.data.pairs import PairsPlan, make_pairs
+from msd.data.shards import open_pairs
 from msd.errors import DataError, MsdError, PartitionError, RecipeError, RunError, WeightsError
 from msd.evaluation.features import load_classifier
 from msd.evaluation.results import read_metrics
@@ -47,7 +48,7 @@ READERS: dict[str, tuple[Read, type[MsdError]]] = {
     "config.json": (lambda path: read_config(path.parent), WeightsError),
     "features.json": (lambda path: load_classifier(path.parent), WeightsError),
     "metrics.json": (read_metrics, RunError),
-    "pairs.json": (lambda path: load_pairs(path.parent), DataError),
+    "pairs.json": (lambda path: open_pairs(path.parent), DataError),
 }
 KEPT: dict[str, tuple[Read, object]] = {
     "status.json": (lambda path: read_status(path.parent), Status()),
@@ -320,13 +321,13 @@ def test_a_broken_list_of_shards_is_made_again(tmp_path: Path, capsys: pytest.Ca
     settings = PairsPlan(4, 2, UNIFORM, 0, "x")
     make = lambda: make_pairs(lambda noise, keys: -noise, (1, 2, 2), tmp_path, settings)  # noqa: E731
     make()
-    before = load_pairs(tmp_path)
+    before = in_memory(tmp_path)
     (tmp_path / "pairs.json").write_text('{"schema": 2')
     with pytest.raises(DataError, match=r"pairs\.json .* cannot be read .*; run `msd pairs` again, which makes"):
-        load_pairs(tmp_path)
+        open_pairs(tmp_path)
     assert len(make().made) == 2
     assert "set aside as pairs.json.broken" in capsys.readouterr().err
-    assert torch.equal(load_pairs(tmp_path).noise, before.noise)
+    assert torch.equal(in_memory(tmp_path).noise, before.noise)
 
 
 def test_a_broken_report_of_a_partition_is_derived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

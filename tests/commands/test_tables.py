@@ -31,7 +31,7 @@ STATUSES = {
     ),
     "[red]b[/x]": Status(state="failed", step=3, num_steps=4000, error="it broke:\n  [bold]at the second line[/nope]"),
 }  # fmt: skip
-ORDER = ["conditions", "losses", "stage", "per second", "time", "left"]
+ORDER = ["images/s", "conditions", "losses", "stage", "per second", "time", "left"]
 
 
 def jobs(width: int) -> Table:

@@ -129,6 +129,17 @@ def test_a_damaged_cache_is_told_and_made_again(
     assert sorted(path.name for path in only(cache).iterdir()) == ["images.json", "labels.bin", "pixels.bin"]
 
 
+def test_a_cache_that_is_cut_while_it_is_in_use_is_a_sentence(source: Path, cache: Path) -> None:
+    """Not the signal that ends a process which reads mapped pages that are gone."""
+    images = open_images(DataSection(source=str(source)))
+    os.truncate(only(cache) / "pixels.bin", 1)
+    for read in (lambda: images.batch(torch.tensor([0])), lambda: list(images.batches(2)), lambda: images.codec(0.5)):
+        with pytest.raises(
+            DataError, match=r"pixels\.bin was changed while it was in use \(1 of [\d,]+ bytes are left\); give"
+        ):
+            read()
+
+
 def test_an_open_set_outlives_its_cache(source: Path, cache: Path) -> None:
     """Whoever trains on it goes on, though another process makes it again or removes it."""
     images = open_images(DataSection(source=str(source)))

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from builders import random_pairs
-from msd.data.pairs import PairSet, PairsPlan, PairStream, load_pairs, make_pairs, shard_name
+from builders import in_memory, random_pairs
+from msd.data.pairs import PairSet, PairsPlan, PairStream, make_pairs, shard_name
+from msd.data.shards import open_pairs
 from msd.diffusion.draw import Draw, Slice
 from msd.diffusion.solvers import Solver
 from msd.errors import DataError, TrainingError
@@ -25,7 +26,7 @@ def solve_with(teacher: Teacher):
 
 def test_samples_are_the_teachers_ode_solutions(teacher: Teacher, tmp_path: Path) -> None:
     report = make_pairs(solve_with(teacher), SHAPE, tmp_path / "pairs", PLAN)
-    pairs = load_pairs(tmp_path / "pairs")
+    pairs = in_memory(tmp_path / "pairs")
     assert (len(pairs), len(report.made)) == (50, 3)
     with torch.inference_mode():
         again = solve_with(teacher)(pairs.noise, pairs.keys)
@@ -47,16 +48,16 @@ def test_stopping_between_shards_loses_nothing(teacher: Teacher, tmp_path: Path)
     solve = solve_with(teacher)
     make_pairs(solve, SHAPE, tmp_path / "whole", PLAN)
 
-    def stop_at_once(num: int) -> None:
+    def stop_at_once(num: int, made: bool) -> None:
         raise _Stopped
 
     with pytest.raises(_Stopped):
         make_pairs(solve, SHAPE, tmp_path / "resumed", PLAN, stop_at_once)
     with pytest.raises(DataError, match="holds 20 of 50 pairs"):
-        load_pairs(tmp_path / "resumed")
+        open_pairs(tmp_path / "resumed")
     report = make_pairs(solve, SHAPE, tmp_path / "resumed", PLAN)
     assert report.kept == [shard_name(0)]
-    whole, resumed = load_pairs(tmp_path / "whole"), load_pairs(tmp_path / "resumed")
+    whole, resumed = in_memory(tmp_path / "whole"), in_memory(tmp_path / "resumed")
     assert torch.equal(whole.samples, resumed.samples)
     assert torch.equal(whole.noise, resumed.noise)
 
@@ -64,16 +65,16 @@ def test_stopping_between_shards_loses_nothing(teacher: Teacher, tmp_path: Path)
 def test_a_damaged_shard_is_named_and_remade_bit_for_bit(teacher: Teacher, tmp_path: Path) -> None:
     solve = solve_with(teacher)
     make_pairs(solve, SHAPE, tmp_path / "pairs", PLAN)
-    before = load_pairs(tmp_path / "pairs")
+    before = in_memory(tmp_path / "pairs")
     shard = tmp_path / "pairs" / shard_name(1)
     content = bytearray(shard.read_bytes())
     content[-3] ^= 1
     shard.write_bytes(content)
     with pytest.raises(DataError, match=r"shard-0001.safetensors is missing or damaged"):
-        load_pairs(tmp_path / "pairs")
+        open_pairs(tmp_path / "pairs")
     report = make_pairs(solve, SHAPE, tmp_path / "pairs", PLAN)
     assert report.damaged == report.made == [shard_name(1)]
-    assert torch.equal(load_pairs(tmp_path / "pairs").samples, before.samples)
+    assert torch.equal(in_memory(tmp_path / "pairs").samples, before.samples)
 
 
 def test_another_plan_refuses_the_folder(teacher: Teacher, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from builders import materials, random_pairs
 from msd.conditions.partition import Partition
 from msd.data.images import load_digits
-from msd.data.pairs import PairsPlan, load_pairs, make_pairs
+from msd.data.pairs import PairsPlan, make_pairs
+from msd.data.shards import open_pairs
 from msd.diffusion.solvers import Solver, one_step
 from msd.errors import DataError
 from msd.evaluation.bench import Bench
@@ -114,7 +115,7 @@ def test_a_real_distillation_reaches_a_pinned_distance(tmp_path: Path) -> None:
     )
     regression = RegressionSection(weight=4, head_start=0.75, batch_size=48)
     settings = DMSection(num_updates=160, batch_size=32, learning_rate=2e-3, ema_decay=0.98, regression=regression)
-    stage = DistributionMatching(settings, materials(teacher, partition, pairs=load_pairs(tmp_path), sigma_init=2.5))
+    stage = DistributionMatching(settings, materials(teacher, partition, pairs=open_pairs(tmp_path), sigma_init=2.5))
     run(stage)
 
     student = stage.roles["student"].result()

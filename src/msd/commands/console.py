@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,18 +16,31 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
+from msd.commands.budget import duration
 from msd.commands.streams import diverted, one_line, writing
 from msd.commands.tables import job_table, metrics_table, warnings_of
 from msd.evaluation.protocol import counted
 from msd.evaluation.results import agreements, equality, headline, named_row, remarks
 from msd.files import finite
-from msd.fleet.jobs import Status
+from msd.fleet.jobs import PAIRS, Status
 
 FILE_WIDTH = 140
 """A log or a pipe has no width of its own; 80 would fold every table."""
+TELL_EVERY = 60.0
+"""Seconds between two lines about a running job, where there is no live table."""
 ROOM_FOR_BARS = 100
 """Narrower terminals show a progress's numbers only."""
 
@@ -80,13 +94,13 @@ class Output:
 
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar with time left; yields `advance(number)`."""
+        """A bar with speed and time left; yields `advance(number)`."""
         console = self.console
         title = one_line(title)
         columns = [TextColumn("{task.description}", markup=False), MofNCompleteColumn(), TimeRemainingColumn()]
         if console.width >= ROOM_FOR_BARS:
             columns.insert(1, BarColumn(bar_width=32))
-            columns[3:] = [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
+            columns[3:] = [_Speed(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
             title = f"{title:<28}"
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=total)
@@ -95,11 +109,12 @@ class Output:
     @contextmanager
     def live_jobs(self, describe: Mapping[str, str]) -> Iterator[Callable[[dict[str, Status]], None]]:
         """A live table of jobs; on a pipe, in a log or a dumb terminal, a line whenever a job changes state or warns of
-        something instead."""
+        something instead, and now and then one of how far it is."""
         console = self.console
         if not console.is_terminal or console.is_dumb_terminal:
             seen: dict[str, str] = {}
             warned: set[str] = set()
+            told: dict[str, float] = {}
 
             def log_changes(statuses: dict[str, Status]) -> None:
                 for name, status in statuses.items():
@@ -108,15 +123,32 @@ class Output:
                             warned.add(sentence)
                             self.say(sentence)
                     if seen.get(name) != status.state:
-                        seen[name] = status.state
+                        seen[name], told[name] = status.state, time.monotonic()
                         took = f" after {status.seconds:.0f} s" if status.state in ("done", "stopped") else ""
                         error = f" - {status.error}" if status.error else ""
                         self.say(f"{name}: {status.state}{took}{error}")
+                    elif status.seconds_left is not None and time.monotonic() >= told[name] + TELL_EVERY:
+                        told[name] = time.monotonic()
+                        self.say(f"{name}: {how_far(status)}")
 
             yield log_changes
             return
         with Live(console=console, refresh_per_second=4) as live:
             yield lambda statuses: live.update(job_table(statuses, describe, console.width))
+
+
+class _Speed(ProgressColumn):
+    """Of a bar: how many a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.1f}/s", "progress.data.speed")
+
+
+def how_far(status: Status) -> str:
+    """Of a running job: what is done, how fast, and the time left."""
+    done = f"{status.step:,} of {status.num_steps:,} ({status.stage})"
+    speed = f"{status.images_per_second:,.1f} {PAIRS if status.stage == PAIRS else 'images'} a second"
+    return f"{done}, {speed}, {duration(status.seconds_left or 0)} left"
 
 
 def _console(to_stderr: bool = False) -> Console:

@@ -103,7 +103,8 @@ def assemble_row(run: Run, row: Row, inputs: Inputs) -> Manifest:
 
 
 def make_pairs(run: Run, output: Output) -> dict[str, Any]:
-    """Make the pairs that the run's own students need, or mend them; returns what was found and done.
+    """Make the pairs that the run's own students need, or mend them; returns what was found and done, the seconds that it
+    has taken in all, and how many a second the last process made.
 
     Raises RecipeError when they need none.
     """
@@ -116,6 +117,8 @@ def make_pairs(run: Run, output: Output) -> dict[str, Any]:
     train(run, planned.closure([key]), inputs, output, "pairs")
     facts = read_result(run.jobs / key) or {}
     report = {name: facts[name] for name in ("num_pairs", "kept", "made", "damaged")}
+    status = read_status(run.jobs / key)
+    report |= {"seconds": status.seconds, "pairs_per_second": status.images_per_second}
     if was_done:
         report |= {"kept": sorted(report["kept"] + report["made"]), "made": [], "damaged": []}
     if report["damaged"]:

@@ -1,7 +1,7 @@
 """Tables for people, as wide as the terminal: where there is no room for all columns, they go in a stated order.
 
 Numbers are never cut: names fold over lines first, then whole columns go, those of the highest `rank` first, and those of
-rank 0 never. From the table of jobs go conditions, losses, stage, speed, time and time left, in this order, so that name,
+rank 0 never. From the table of jobs go images a second, conditions, losses, stage, speed, time and time left, so that name,
 state and steps done stay; from the table of rows recall, precision and the middle latencies, KID, the longest latency,
 evaluations, the shortest latency and accuracy, so that name and distance stay.
 """
@@ -84,6 +84,7 @@ JOB_COLUMNS = (
     Column("state", "left"),
     Column("done"),
     Column("per second", rank=3),
+    Column("images/s", rank=7),
     Column("losses", rank=5),
     Column("time", rank=2),
     Column("left", rank=1),
@@ -104,6 +105,7 @@ def job_table(statuses: Mapping[str, Status], describe: Mapping[str, str], width
                 Text(one_line(status.state), STATE_STYLES.get(status.state, "")),
                 f"{status.step} / {status.num_steps}",
                 f"{status.steps_per_second:.1f}" if status.state == "running" else "",
+                f"{status.images_per_second:,.1f}" if status.state == "running" else "",
                 one_line(losses),
                 f"{status.seconds:.0f} s",
                 f"{left:.0f} s" if left is not None else "",

@@ -7,6 +7,7 @@ made in a temporary folder and renamed; two processes that make it at once make 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import warnings
@@ -23,6 +24,7 @@ from msd.data.decode import Decoding, background, quiet
 from msd.data.findings import Findings
 from msd.data.images import ImageSet, hash_header
 from msd.data.making import OnProgress, Reading
+from msd.data.mapped import Mapped
 from msd.data.sources import Key, Source, scan
 from msd.data.sources.source import shown, slug
 from msd.data.staging import LABELS, PIXELS, Staging
@@ -36,6 +38,7 @@ SCHEMA = 1
 DECODER = 1
 """Raised whenever the same source would be decoded to other pixels."""
 _KIND = Kind("a cache of images", "remove it", DataError, schema=SCHEMA)
+_CACHE = Kind("a cache of images", "give the command again, which decodes the images again where it must", DataError)
 _making = threading.Lock()
 
 
@@ -60,10 +63,10 @@ def open_images(data: DataSection, on_progress: OnProgress | None = None) -> Ima
     Raises DataError for a source, a class or an image that cannot be used, RunError where the disk takes no more.
     """
     folder, stored = _kept(data, on_progress or _silent)
-    pixels, labels = _mapped(folder / PIXELS, stored), torch.from_numpy(np.fromfile(folder / LABELS, "<i8"))
+    (pixels, mapped), labels = _mapped(folder / PIXELS, stored), torch.from_numpy(np.fromfile(folder / LABELS, "<i8"))
     return ImageSet(
         data.name or slug(Path(data.source)), pixels, labels, len(stored.classes), data.licence, stored.classes,
-        data.prior == "uniform", stored.hash,
+        data.prior == "uniform", stored.hash, mapped,
     )  # fmt: skip
 
 
@@ -163,9 +166,10 @@ def _made(
     return stored
 
 
-def _mapped(path: Path, stored: _Stored) -> Tensor:
-    """The pixels, of which the system holds in memory what is in use and it has room for. Nobody may write to them."""
-    pixels = np.memmap(path, np.uint8, "r", shape=(stored.num_images, *stored.shape))
+def _mapped(path: Path, stored: _Stored) -> tuple[Tensor, Mapped]:
+    """The pixels, and what they are mapped from. Nobody may write to them."""
+    shape = (stored.num_images, *stored.shape)
+    mapped = Mapped.of(path, math.prod(shape), _CACHE)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(pixels)
+        return torch.from_numpy(mapped.array("u1", shape)), mapped

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from msd import checks
+from msd.data.mapped import Mapped
 from msd.diffusion.codec import AffineCodec, FoldedCodec
 from msd.errors import DataError
 from msd.recipe import DIGITS, DataSection
@@ -35,6 +36,8 @@ class ImageSet:
     """Each class is to be made as often as the others, however often it occurs."""
     known_hash: str = field(default="", repr=False)
     """The hash, where whoever read the pixels has just verified it: it need not be computed again."""
+    mapped: Mapped | None = field(default=None, repr=False, compare=False)
+    """What the pixels are mapped from, if they are: asked before they are read."""
 
     def __post_init__(self) -> None:
         pixels = self.pixels
@@ -67,12 +70,19 @@ class ImageSet:
 
     def batch(self, index: Tensor) -> Tensor:
         """The images `index` `[n]`, as float32 `[n, C, H, W]` in [-1, 1]."""
+        self.check()
         return as_float(self.pixels[index])
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """All images in order, at most `size` at a time, as float32 in [-1, 1]."""
         for start in range(0, len(self), size):
+            self.check()
             yield as_float(self.pixels[start : start + size])
+
+    def check(self) -> None:
+        """Raises DataError when the file that the pixels are mapped from was cut; ask before reading `pixels` itself."""
+        if self.mapped is not None:
+            self.mapped.check()
 
     @cached_property
     def prior(self) -> tuple[float, ...]:
@@ -97,6 +107,7 @@ class ImageSet:
         """The map after which all pixels together have mean 0 and standard deviation sigma_data, every square of `fold`
         pixels made one place. Raises DataError."""
         checks.sigma(sigma_data, "sigma_data", error=DataError)
+        self.check()
         mean, deviation = _moments(self.pixels)
         if not deviation > 0:
             raise DataError(f"all pixels of {self.name} are the same, so there is nothing to learn; give other images.")

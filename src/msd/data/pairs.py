@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field
@@ -20,16 +20,17 @@ from msd import checks
 from msd.diffusion.draw import Draw
 from msd.errors import DataError, TrainingError
 from msd.files import has_sha256, replacing, sha256_file, write_json
-from msd.networks.tensors import load_tensors
 from msd.reading import Kind, Name, Sha256, Stored, read_model, set_aside
 
 SCHEMA = 2
 MANIFEST = "pairs.json"
 AGAIN = "run `msd pairs` again, which makes what is missing"
-_KIND = Kind("a list of pair shards", AGAIN, DataError, schema=SCHEMA)
+KIND = Kind("a list of pair shards", AGAIN, DataError, schema=SCHEMA)
 
 
-class _StoredPairs(Stored):
+class PairsManifest(Stored):
+    """What `pairs.json` says: whose pairs, how many there are to be, and the shards that are made, by file name."""
+
     identity: str
     num_pairs: int = Field(ge=1)
     shards: dict[Name, Sha256]
@@ -39,9 +40,27 @@ Solve = Callable[[Tensor, Tensor], Tensor]
 """What answers the noise: `(noise [N, ...], keys [N]) -> samples [N, ...]`, a teacher's ODE or a cohort's one step."""
 
 
+class Pairs(Protocol):
+    """Pairs wherever they lie, `keys` `[P]` int64 in memory; what is asked for by index `[n]` is copied into memory.
+
+    Noise and samples are the model's, before any codec decodes them: of its shape, not of the images'.
+    """
+
+    @property
+    def keys(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor, /) -> PairSet: ...
+
+    def samples_of(self, index: Tensor, /) -> Tensor:
+        """The samples alone, `[n, ...]`."""
+        ...
+
+
 @dataclass(frozen=True)
 class PairSet:
-    """All pairs in memory, in the model's space: `noise` and `samples` `[P, ...]`, `keys` `[P]` int64."""
+    """Pairs in memory, in the model's space: `noise` and `samples` `[P, ...]`, `keys` `[P]` int64."""
 
     noise: Tensor
     keys: Tensor
@@ -65,8 +84,8 @@ class PairSet:
     def __getitem__(self, index: Tensor) -> PairSet:
         return PairSet(self.noise[index], self.keys[index], self.samples[index])
 
-    def to(self, device: torch.device) -> PairSet:
-        return PairSet(self.noise.to(device), self.keys.to(device), self.samples.to(device))
+    def samples_of(self, index: Tensor) -> Tensor:
+        return self.samples[index]
 
 
 class PairStream:
@@ -78,7 +97,7 @@ class PairStream:
 
     def __init__(
         self,
-        pairs: PairSet,
+        pairs: Pairs,
         own: Tensor,
         *,
         batch_size: int,
@@ -100,13 +119,13 @@ class PairStream:
                 )
 
     def batch(self, draw: Draw) -> PairSet:
-        """This process's slice of one batch, on the pairs' device."""
+        """This process's slice of one batch, where the pairs are: on the CPU."""
         chosen = []
         if self._num_own:
             chosen.append(self._own[draw.indices(len(self._own), self._num_own, replacement=self._replacement)])
         if self._num_rest:
             chosen.append(draw.indices(len(self._pairs), self._num_rest, replacement=self._replacement))
-        return self._pairs[draw.mine(torch.cat(chosen))]
+        return self._pairs[draw.slice.of(torch.cat(chosen))]
 
 
 @dataclass(frozen=True)
@@ -165,20 +184,21 @@ def make_pairs(
     noise_shape: tuple[int, ...],
     folder: str | Path,
     plan: PairsPlan,
-    on_progress: Callable[[int], None] = lambda pairs: None,
+    on_progress: Callable[[int, bool], None] = lambda pairs, made: None,
 ) -> PairsReport:
-    """Make what is missing or damaged in `folder`; calls `on_progress` with the number of pairs just finished.
+    """Make what is missing or damaged in `folder`; tells `on_progress` of each shard how many pairs it has, and whether
+    they were made just now.
 
     `solve` answers `noise` `[N, *noise_shape]` float32 and `keys` `[N]` int64 with samples of the noise's shape. Raises
-    DataError when the folder holds other pairs, the pairs would not fit into memory or samples have another shape;
+    DataError when the folder holds other pairs, a shard would not fit into memory or samples have another shape;
     TrainingError when samples are not finite.
     """
     folder = checks.path(folder, "the pairs' folder", error=DataError)
     checks.instance(plan, PairsPlan, "plan", "give a PairsPlan", error=DataError)
     noise_shape = checks.shape(noise_shape, "noise_shape", error=DataError)
-    # Noise and sample, in float32: a training holds all of them.
+    # Noise and sample, in float32: of one shard, as a training maps them and holds no more than a batch.
     each = 2 * 4 * math.prod(noise_shape)
-    checks.fits_memory(plan.num_pairs, each, "pairs", "lower pairs.num_pairs", error=DataError)
+    checks.fits_memory(plan.size_of(0), each, "pairs of a shard", "lower pairs.shard_size", error=DataError)
     manifest = folder / MANIFEST
     stored = _read_if_whole(manifest)
     if stored is not None and (stored.identity, stored.num_pairs) != (plan.identity, plan.num_pairs):
@@ -188,7 +208,8 @@ def make_pairs(
     for shard in range(plan.num_shards):
         name = shard_name(shard)
         path = folder / name
-        if name in checksums and has_sha256(path, checksums[name]):
+        is_kept = name in checksums and has_sha256(path, checksums[name])
+        if is_kept:
             kept.append(name)
         else:
             if name in checksums:
@@ -197,16 +218,16 @@ def make_pairs(
             made.append(name)
             checksums[name] = sha256_file(path)
             write_json(manifest, plan.stored() | {"shards": checksums})
-        on_progress(plan.size_of(shard))
+        on_progress(plan.size_of(shard), not is_kept)
     return PairsReport(plan.num_pairs, kept, made, damaged)
 
 
-def _read_if_whole(manifest: Path) -> _StoredPairs | None:
+def _read_if_whole(manifest: Path) -> PairsManifest | None:
     """The list of shards; None where there is none, or a broken one: a shard is known by its seed and index alone."""
     if not os.path.lexists(manifest):
         return None
     try:
-        return read_model(manifest, _StoredPairs, _KIND)
+        return read_model(manifest, PairsManifest, KIND)
     except DataError as error:
         set_aside(manifest, error)
         return None
@@ -232,25 +253,3 @@ def _make_shard(solve: Solve, noise_shape: tuple[int, ...], path: Path, plan: Pa
     tensors = {"noise": noise, "keys": keys, "samples": samples}
     with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary)
-
-
-def load_pairs(folder: str | Path) -> PairSet:
-    """Read every shard, checking each against its checksum. Raises DataError naming a missing or damaged one."""
-    folder = checks.path(folder, "the pairs' folder", error=DataError)
-    stored = read_model(folder / MANIFEST, _StoredPairs, _KIND)
-    shards = []
-    for name, checksum in sorted(stored.shards.items()):
-        path = folder / name
-        if not has_sha256(path, checksum):
-            raise DataError(f"{path} is missing or damaged (its checksum is not the recorded one); {AGAIN}.")
-        shards.append(load_tensors(path, AGAIN, DataError))
-    try:
-        pairs = PairSet(*(torch.cat([shard[key] for shard in shards]) for key in ("noise", "keys", "samples")))
-        if not len(pairs.noise) == len(pairs.samples) == len(pairs):
-            raise ValueError("of different numbers")
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:  # TypeError: the length of a single number
-        raise DataError(f"the shards in {folder} do not fit together; remove {MANIFEST}, and {AGAIN}.") from error
-    wanted = stored.num_pairs
-    if len(pairs) != wanted:
-        raise DataError(f"{folder} holds {len(pairs)} of {wanted} pairs; {AGAIN}.")
-    return pairs

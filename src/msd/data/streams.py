@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from msd.conditions.partition import Partition
-from msd.data.pairs import PairSet
+from msd.data.pairs import Pairs
 from msd.diffusion.denoiser import DenoiserSpec
 from msd.diffusion.draw import Draw
 from msd.errors import DataError
@@ -67,11 +67,11 @@ class SampleStream:
         return self._read(self._held_out), self._keys[self._held_out]
 
 
-def pair_stream(pairs: PairSet, partition: Partition, part: int, held_out: float = 0.0) -> SampleStream:
+def pair_stream(pairs: Pairs, partition: Partition, part: int, held_out: float = 0.0) -> SampleStream:
     """The samples of the part's pairs."""
     return SampleStream(
         pairs.keys,
-        lambda index: pairs.samples[index],
+        pairs.samples_of,
         partition,
         part,
         what="pairs",

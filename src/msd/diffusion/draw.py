@@ -7,7 +7,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -64,6 +64,14 @@ class Draw:
     @cached_property
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(derived_seed(self.seed, self.place, self.step, self.attempt))
+
+    def on(self, device: torch.device) -> Draw:
+        """This very sequence, from where it is, on another device: what one of the two draws, the other skips."""
+        if device == self.device:
+            return self
+        other = replace(self, device=device)
+        other.__dict__["_generator"] = self._generator
+        return other
 
     def normal(self, num: int, *shape: int) -> Tensor:
         """Standard normals `[num / num_ranks, *shape]` float32."""

@@ -271,7 +271,7 @@ class Bench:
             "frechet_distance": round(self.distance(generated.values), 4),
             **self._by_features(self.real, generated.values, labels),
             "label_accuracy": self._accuracy(generated.predicted, labels),
-            "memorisation": memorisation(self.images.pixels, pixels, self._between_real) if self.images else None,
+            "memorisation": self._memorised(pixels),
             "num_samples": len(labels),
         }
         return found | ({"others": self._other_distances(pixels, on_progress)} if self.others else {})
@@ -307,6 +307,12 @@ class Bench:
             values = network.extract(pixels.split(network.at_a_time), on_progress).values
             found[network.metric] = round(frechet_distance(self._seen(network, MOST_SEEN_AGAIN).features, values), 4)
         return found
+
+    def _memorised(self, pixels: Tensor) -> dict[str, Any] | None:
+        if self.images is None:
+            return None
+        self.images.check()
+        return memorisation(self.images.pixels, pixels, self._between_real)
 
     @cached_property
     def _between_real(self) -> Tensor | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from msd import checks
 from msd.caches import cache_folder
-from msd.data.images import ImageSet, as_float
+from msd.data.images import ImageSet
 from msd.errors import DataError, MsdError, warn
 from msd.evaluation.features import Extractor, packaged_folder
 from msd.evaluation.statistics import SUFFIX, SourceNotes, Statistics, read_statistics
@@ -102,7 +102,7 @@ def _batches(images: ImageSet, index: Tensor, size: int) -> Iterator[Tensor]:
     if len(index) == len(images):
         yield from images.batches(size)
     else:
-        yield from (as_float(images.pixels[some]) for some in index.split(size))
+        yield from (images.batch(some) for some in index.split(size))
 
 
 def kept_reference(

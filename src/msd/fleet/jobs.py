@@ -303,6 +303,8 @@ class Status:
     seconds: float = 0.0
     """Working time so far, over all invocations."""
     steps_per_second: float = 0.0
+    images_per_second: float = 0.0
+    """Images of the batches of its updates, or pairs that it made; like the speed, since its process began."""
     losses: dict[str, Measured] = field(default_factory=dict)
     error: str = ""
     warnings: list[str] = field(default_factory=list)

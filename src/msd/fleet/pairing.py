@@ -11,7 +11,7 @@ from msd.conditions.partition import Partition
 from msd.conditions.table import Conditions
 from msd.data.pairs import PairsPlan, Solve, make_pairs
 from msd.diffusion.solvers import Solver, one_step
-from msd.fleet.jobs import Job, PairsTask, check_content, result_folder, seal_result, student_folder, student_use
+from msd.fleet.jobs import PAIRS, Job, PairsTask, check_content, result_folder, seal_result, student_folder, student_use
 from msd.fleet.progress import Progress, StopRequested
 from msd.networks.folder import load_denoiser
 from msd.teachers.folder import load_teacher
@@ -28,16 +28,16 @@ def pair(job: Job, task: PairsTask, folder: Path, engine: Engine, progress: Prog
         solver = Solver(**task.solver or {})
         return solver(teacher.denoiser, noise.to(device), teacher.conditions[keys.to(device)])
 
-    def on_progress(num: int) -> None:
+    def on_progress(num: int, made: bool) -> None:
         nonlocal done
         done += num
-        progress(done)
+        (progress if made else progress.skip)(done)
         if progress.stop and done < task.num_pairs:
             raise StopRequested
 
     solve = _by_students(job, task, folder, teacher.conditions, device) if task.students else by_teacher
     plan = PairsPlan(task.num_pairs, task.shard_size, task.prior, task.seed, task.hash)
-    progress.begin(0, "pairs")
+    progress.begin(0, PAIRS)
     result = result_folder(folder)
     report = make_pairs(solve, teacher.denoiser.spec.noise_shape, result, plan, on_progress)
     seal_result(result, task.hash, num_pairs=report.num_pairs, kept=report.kept, made=report.made, damaged=report.damaged)

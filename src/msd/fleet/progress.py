@@ -33,19 +33,25 @@ class Progress:
         self._status = Status(state="running", num_steps=num_steps, seconds=before.seconds, warnings=before.warnings)
         self._status.started = time.time()
         self._base, self._begin, self._reported = self._status.seconds, time.perf_counter(), 0.0
-        self._first: int | None = None
+        self._taken, self._images, self._batch_size = 0, 0, 1
 
-    def begin(self, step: int, stage: str = "") -> None:
-        """A stage begins, or goes on, after `step` steps of the job."""
-        self._first = step if self._first is None else self._first
-        self._status.step, self._status.stage = step, stage
+    def begin(self, step: int, stage: str = "", batch_size: int = 1) -> None:
+        """A stage, each of whose steps is of `batch_size` images, begins, or goes on, after `step` steps of the job."""
+        self._status.step, self._status.stage, self._batch_size = step, stage, batch_size
         self._write()
+
+    def skip(self, step: int) -> None:
+        """Steps up to `step` of the job were found done: they say nothing of its speed."""
+        self._status.step = step
 
     def __call__(self, step: int, losses: dict[str, float] | None = None) -> None:
         now, status = time.perf_counter(), self._status
-        status.step = step
-        status.seconds = round(self._base + now - self._begin, 2)
-        status.steps_per_second = round((step - (self._first or 0)) / max(now - self._begin, 1e-9), 3)
+        self._taken += step - status.step
+        self._images += (step - status.step) * self._batch_size
+        elapsed = max(now - self._begin, 1e-9)
+        status.step, status.seconds = step, round(self._base + elapsed, 2)
+        status.steps_per_second = round(self._taken / elapsed, 3)
+        status.images_per_second = round(self._images / elapsed, 3)
         if losses:
             status.losses = {name: float(f"{value:.4g}") for name, value in losses.items() if "gradient" not in name}
         if now - self._reported >= REPORT_EVERY:

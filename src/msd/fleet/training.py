@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msd.conditions.partition import Partition
-from msd.data.pairs import load_pairs
+from msd.data.shards import open_pairs
 from msd.errors import DataError, RunError, warn
 from msd.files import has_sha256, replacing, replacing_folder, sha256_file, write_json
 from msd.fleet.begin import begin
@@ -126,7 +126,7 @@ def _run(
     engine.barrier()
     if engine.is_main:
         records.cut(start)
-    progress.begin(base + start, stage.name)
+    progress.begin(base + start, stage.name, stage.batch_size)
     taken = start
     for step, record in steps(stage, engine, task.seed, start=start):
         taken = step
@@ -178,7 +178,7 @@ def _gather(job: Job, task: TrainTask, folder: Path, engine: Engine) -> tuple[Ma
         conditions=teacher.conditions,
         partition=partition,
         part=part,
-        pairs=load_pairs(result_folder(folder.parent / job.needs[PAIRS])) if PAIRS in job.needs else None,
+        pairs=open_pairs(result_folder(folder.parent / job.needs[PAIRS])) if PAIRS in job.needs else None,
         images=_images(job.data, task) if job.data else None,
         critic=task.critic,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,9 @@ from msd.objectives.denoising import denoising_loss, unweighted_denoising_loss
 from msd.objectives.dm import dm_loss
 from msd.recipe import STUDENT, TEACHER, ADMSection
 from msd.stages.balance import BalanceWatch
-from msd.stages.matching import Fakes, Matching, Noised
+from msd.stages.matching import Batch, Fakes, Matching, Noised
 from msd.stages.materials import CRITIC, DISCRIMINATOR, Materials
+from msd.training.ahead import Reads
 from msd.training.loop import Loss, Record, Stage, Turn
 from msd.training.passes import ALL, INPUT, Pass
 
@@ -46,6 +47,9 @@ RIGHT = f"{DISCRIMINATOR}/accuracy"
 MEASURES = (ADVERSARIAL, DM_PULL, GAN_PULL, RATIO, REAL_RIGHT, FAKE_RIGHT, RIGHT)
 """What no watch ends a training for. The student's GAN loss is among them: it grows with the discriminator's certainty."""
 
+Real = tuple[Tensor, Tensor]
+"""Real images in the model's space, and their classes."""
+
 
 class AdversarialMatching(Stage):
     """Roles `student` (averaged), `critic` and `discriminator`, a head on the features of critic or teacher.
@@ -56,6 +60,7 @@ class AdversarialMatching(Stage):
     """
 
     name = "adm"
+    reads: Reads[tuple[Batch, tuple[Real, ...]]]
 
     def __init__(self, settings: ADMSection, materials: Materials):
         engine, self._settings = materials.engine, settings
@@ -81,6 +86,7 @@ class AdversarialMatching(Stage):
         self._matching = Matching(self.name, settings, materials, student, critic)
         self._seer = critic if on_critic else teacher
         self._law = KarrasLaw(settings.discriminator_sigma_low, settings.discriminator_sigma_high)
+        self.reads = Reads(self._read)
 
     @cached_property
     def watch(self) -> BalanceWatch:
@@ -89,21 +95,21 @@ class AdversarialMatching(Stage):
         return BalanceWatch(self.name, RIGHT, MEASURES, num_warmup=num_warmup, speaks=self._speaks)
 
     def turns(self, draw: Draw) -> Iterator[Turn]:
-        # A stream of its own, on the CPU, where images are looked up: a device need not be waited for.
-        real = replace(draw, place=f"{draw.place}/real", device=torch.device("cpu"))
-        if draw.step < self._settings.discriminator_warmup:
-            yield Turn((DISCRIMINATOR,), lambda: self._discriminator_loss(self._matching.fakes(draw), draw, real))
+        batch, reals = self.reads(draw)
+        if self._warms_up(draw.step):
+            fakes = partial(self._matching.fakes, draw, batch)
+            yield Turn((DISCRIMINATOR,), lambda: self._discriminator_loss(fakes(), draw, reals[0]))
             return
-        yield Turn((STUDENT,), lambda: self._student_loss(draw))
-        for _ in range(self._settings.critic_turns):
-            yield Turn((CRITIC, DISCRIMINATOR), lambda: self._guidance_loss(draw, real))
+        yield Turn((STUDENT,), lambda: self._student_loss(batch, draw))
+        for real in reals:
+            yield Turn((CRITIC, DISCRIMINATOR), partial(self._guidance_loss, draw, real))
 
     def passes(self, step: int) -> list[Pass]:
         settings, size = self._settings, self.batch_size
         shown = (3 if settings.r1_weight > 0 else 2) * size
         seer = CRITIC if self._seer is self.roles[CRITIC] else TEACHER
         judged = [Pass(seer, shown), Pass(DISCRIMINATOR, shown, ALL)]
-        if step < settings.discriminator_warmup:  # the critic is frozen: of it nothing is differentiated
+        if self._warms_up(step):  # the critic is frozen: of it nothing is differentiated
             return [Pass(STUDENT, size), *judged]
         if settings.trains_critic:
             judged.append(Pass(FEATURES, shown, ALL, forward=0))
@@ -125,9 +131,21 @@ class AdversarialMatching(Stage):
         found = {RIGHT: (record[REAL_RIGHT] + record[FAKE_RIGHT]) / 2}
         return found | {RATIO: record[GAN_PULL] / record[DM_PULL]} if GAN_PULL in record else found
 
-    def _student_loss(self, draw: Draw) -> Loss:
+    def _warms_up(self, step: int) -> bool:
+        return step < self._settings.discriminator_warmup
+
+    def _read(self, draw: Draw) -> tuple[Batch, tuple[Real, ...]]:
+        """What the student begins with, and real images for each turn of the discriminator."""
+        warms_up = self._warms_up(draw.step)
+        # A stream of its own, as they come from another place than noise.
+        real = replace(draw, place=f"{draw.place}/real")
+        num = 1 if warms_up else self._settings.critic_turns
+        reals = tuple(self._images.batch(self.batch_size, real) for _ in range(num))
+        return self._matching.read(draw, paired=not warms_up), reals
+
+    def _student_loss(self, batch: Batch, draw: Draw) -> Loss:
         settings = self._settings
-        fakes, regression = self._matching.student_batch(draw)
+        fakes, regression = self._matching.student_batch(batch, draw)
         samples, direction = fakes.samples, self._matching.gradient(fakes, draw)
         matching = dm_loss(samples, direction)
         adversarial, pull = self._pull(fakes, draw)
@@ -156,7 +174,7 @@ class AdversarialMatching(Stage):
         (pull,) = torch.autograd.grad(loss, samples)
         return loss.detach(), pull
 
-    def _guidance_loss(self, draw: Draw, real: Draw) -> Loss:
+    def _guidance_loss(self, draw: Draw, real: Real) -> Loss:
         """The critic's denoising of the student's samples, and the discriminator's loss beside it."""
         fakes, settings = self._matching.fakes(draw), self._settings
         estimate, sigma = self._matching.critic_estimate(fakes, draw)
@@ -167,10 +185,10 @@ class AdversarialMatching(Stage):
         judged = self._discriminator_loss(fakes, draw, real)
         return Loss(denoising + settings.discriminator_weight * judged.value, {"denoising": denoising, **judged.parts})
 
-    def _discriminator_loss(self, fakes: Fakes, draw: Draw, real: Draw) -> Loss:
+    def _discriminator_loss(self, fakes: Fakes, draw: Draw, real: Real) -> Loss:
         """How well fakes and real images, as many, are told apart; each with its own class and noise of its own."""
         settings, size = self._settings, len(fakes.keys)
-        clean, keys = (one.to(draw.device) for one in self._images.batch(self.batch_size, real))
+        clean, keys = real
         shown = [
             self._matching.noised(fakes.samples, fakes.keys, self._law, draw),
             self._matching.noised(clean, keys, self._law, draw),

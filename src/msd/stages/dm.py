@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from msd.data.pairs import PairStream
+from msd.data.pairs import PairSet
 from msd.diffusion.draw import Draw
 from msd.objectives.denoising import denoising_loss
 from msd.objectives.dm import dm_loss
 from msd.objectives.regression import regression_loss
 from msd.recipe import STUDENT, DMSection
-from msd.stages.matching import Matching
+from msd.stages.matching import Batch, Matching
 from msd.stages.materials import CRITIC, Materials
+from msd.training.ahead import Reads
 from msd.training.loop import Loss, Stage, Turn
 from msd.training.passes import ALL, Pass
 
@@ -25,6 +26,7 @@ class DistributionMatching(Stage):
     """
 
     name = "dm"
+    reads: Reads[Batch | PairSet]
 
     def __init__(self, settings: DMSection, materials: Materials):
         engine, self._settings = materials.engine, settings
@@ -34,12 +36,14 @@ class DistributionMatching(Stage):
         critic = engine.role(materials.new_critic(), settings.critic_role, num_critic)
         self.roles = {STUDENT: student, CRITIC: critic}
         self._matching = Matching(self.name, settings, materials, student, critic)
+        self.reads = Reads(self._read)
 
     def turns(self, draw: Draw) -> Iterator[Turn]:
-        if self._has_head_start(draw.step) and (pairs := self._matching.pairs) is not None:
-            yield Turn((STUDENT,), lambda: self._head_start_loss(pairs, draw))
+        read = self.reads(draw)
+        if isinstance(read, PairSet):
+            yield Turn((STUDENT,), lambda: self._head_start_loss(read))
             return
-        yield Turn((STUDENT,), lambda: self._student_loss(draw))
+        yield Turn((STUDENT,), lambda: self._student_loss(read, draw))
         for _ in range(self._settings.critic_turns):
             yield Turn((CRITIC,), lambda: self._critic_loss(draw))
 
@@ -55,13 +59,18 @@ class DistributionMatching(Stage):
     def _has_head_start(self, step: int) -> bool:
         return step < self._settings.num_head_start
 
-    def _head_start_loss(self, stream: PairStream, draw: Draw) -> Loss:
-        pairs = stream.batch(draw)
+    def _read(self, draw: Draw) -> Batch | PairSet:
+        """In the head start pairs alone."""
+        if self._has_head_start(draw.step) and (pairs := self._matching.pairs) is not None:
+            return pairs.batch(draw)
+        return self._matching.read(draw)
+
+    def _head_start_loss(self, pairs: PairSet) -> Loss:
         regression = regression_loss(self._matching.generate(pairs.noise, pairs.keys), pairs.samples)
         return Loss(self._settings.regression.weight * regression, {"regression": regression})
 
-    def _student_loss(self, draw: Draw) -> Loss:
-        fakes, regression = self._matching.student_batch(draw)
+    def _student_loss(self, batch: Batch, draw: Draw) -> Loss:
+        fakes, regression = self._matching.student_batch(batch, draw)
         matching = dm_loss(fakes.samples, self._matching.gradient(fakes, draw))
         value = self._settings.weight * matching + self._settings.regression.weight * regression
         return Loss(value, {"dm": matching, "regression": regression})

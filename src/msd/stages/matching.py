@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from msd.data.pairs import PairStream
+from msd.data.pairs import PairSet, PairStream
 from msd.diffusion.denoiser import Denoiser, per_sample
 from msd.diffusion.draw import Draw, Slice
 from msd.diffusion.noise import KarrasLaw, LogNormalLaw, NoiseLaw
@@ -19,6 +19,15 @@ from msd.recipe import STUDENT, TEACHER, MatchingSection
 from msd.stages.materials import CRITIC, Materials
 from msd.training.passes import ALL, Pass
 from msd.training.roles import Role
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a student turn begins with: `noise` `[B, ...]` and `keys` `[B]` of the student's own part, and pairs."""
+
+    noise: Tensor
+    keys: Tensor
+    pairs: PairSet | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class Matching:
         materials.engine.check_batch(regression.batch_size)
         pairs = materials.need_pairs(stage)
         return PairStream(
-            pairs.to(materials.engine.device),
+            pairs,
             self._partition.assign(pairs.keys) == self._part,
             batch_size=regression.batch_size,
             own_share=regression.own_share,
@@ -83,10 +92,11 @@ class Matching:
             section=f"{stage}.regression",
         )
 
-    def _part_batch(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Noise `[B, ...]` and keys `[B]` of the student's own part."""
+    def read(self, draw: Draw, *, paired: bool = True) -> Batch:
+        """What the student begins with; without pairs where there are none, or they are not wanted."""
         keys = self._partition.sample(self._part, self._batch_size, draw)
-        return draw.normal(self._batch_size, *self._noise_shape), keys
+        noise = draw.normal(self._batch_size, *self._noise_shape)
+        return Batch(noise, keys, self.pairs.batch(draw) if paired and self.pairs is not None else None)
 
     def generate(self, noise: Tensor, keys: Tensor) -> Tensor:
         """The student's samples `[B, ...]`, in one step."""
@@ -98,18 +108,17 @@ class Matching:
         noise = draw.normal(self._batch_size, *self._noise_shape)
         return Noised(samples + per_sample(sigma, samples) * noise, sigma, keys)
 
-    def student_batch(self, draw: Draw) -> tuple[Fakes, Tensor]:
+    def student_batch(self, batch: Batch, draw: Draw) -> tuple[Fakes, Tensor]:
         """The student's samples of its own part, kept for the critic's coming turn, and its loss on the pairs (0 without).
 
         Two key streams never mix (MSD, sec. 4.2): the part's, by its prior, and the pairs, by default all of them.
         """
-        noise, keys = self._part_batch(draw)
+        noise, keys, pairs = batch.noise, batch.keys, batch.pairs
         size = len(keys)
-        if self.pairs is None:
+        if pairs is None:
             samples = self.generate(noise, keys)
             regression = samples.new_zeros(())
         else:
-            pairs = self.pairs.batch(draw)
             # One forward for both streams: cheaper than two, and no layer mixes samples of a batch.
             samples = self.generate(torch.cat([noise, pairs.noise]), torch.cat([keys, pairs.keys]))
             regression = regression_loss(samples[size:], pairs.samples)
@@ -127,12 +136,13 @@ class Matching:
         return dm_gradient(samples, teacher, self.critic(noised.samples, noised.sigma, condition))
 
     @torch.no_grad()
-    def fakes(self, draw: Draw) -> Fakes:
-        """The student turn's own samples, detached; asked again in the same step, fresh ones."""
+    def fakes(self, draw: Draw, batch: Batch | None = None) -> Fakes:
+        """The student turn's own samples, detached; asked again in the same step, fresh ones. Those of `batch`, where no
+        student turn has been."""
         if (made := self._made.pop(draw.slice, None)) is not None:
             return made
-        noise, keys = self._part_batch(draw)
-        return Fakes(self.generate(noise, keys), keys)
+        batch = batch or self.read(draw, paired=False)
+        return Fakes(self.generate(batch.noise, batch.keys), batch.keys)
 
     def critic_estimate(self, fakes: Fakes, draw: Draw) -> tuple[Tensor, Tensor]:
         """The critic's estimate `[B, ...]` of the noised samples, and their noise levels `[B]`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msd.conditions.partition import Partition
 from msd.conditions.table import Conditions
-from msd.data.pairs import PairSet
+from msd.data.pairs import Pairs
 from msd.diffusion.denoiser import Denoiser
 from msd.errors import DataError, WeightsError
 from msd.recipe import STUDENT, NetworkSection
@@ -37,7 +37,7 @@ class Materials:
     conditions: Conditions | None = None
     partition: Partition | None = None
     part: int = 0
-    pairs: PairSet | None = None
+    pairs: Pairs | None = None
     images: ImageSet | None = None
     network: NetworkSection | None = None
     """Of a network that a stage builds anew."""
@@ -61,7 +61,7 @@ class Materials:
         begin = self.need_teacher().copy() if self.critic == "teacher" else self.new_student()
         return self.bundle.restore(CRITIC, begin)
 
-    def need_pairs(self, stage: str) -> PairSet:
+    def need_pairs(self, stage: str) -> Pairs:
         if self.pairs is None:
             raise DataError(
                 f"the regression loss needs pairs; make them with `msd pairs`, or set {stage}.regression.weight=0."

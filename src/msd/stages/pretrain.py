@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec, EDMParameterisation, per_sample
 from msd.diffusion.draw import Draw
@@ -16,6 +17,7 @@ from msd.networks.cost import forward_flops
 from msd.objectives.denoising import denoising_loss
 from msd.recipe import TEACHER, NetworkSection, PretrainSection
 from msd.stages.materials import Materials
+from msd.training.ahead import Reads
 from msd.training.loop import Loss, Stage, Turn
 from msd.training.passes import ALL, Pass
 
@@ -47,6 +49,7 @@ class Pretraining(Stage):
 
     name = "pretrain"
     delivers = TEACHER
+    reads: Reads[tuple[Tensor, Tensor]]
 
     def __init__(self, settings: PretrainSection, materials: Materials):
         images, network = materials.need_images(), materials.network
@@ -66,9 +69,11 @@ class Pretraining(Stage):
         self._teacher, self._sigma_data = role, settings.sigma_data
         self._law = LogNormalLaw(settings.log_sigma_mean, settings.log_sigma_deviation)
         self._images, self._codec = images, codec
+        self.reads = Reads(self._read)
 
     def turns(self, draw: Draw) -> Iterator[Turn]:
-        yield Turn((TEACHER,), lambda: self._loss(draw))
+        clean, labels = self.reads(draw)
+        yield Turn((TEACHER,), lambda: self._loss(clean, labels, draw))
 
     def passes(self, step: int) -> tuple[Pass, ...]:
         return (Pass(TEACHER, self.batch_size, ALL),)
@@ -76,11 +81,13 @@ class Pretraining(Stage):
     def forward_flops(self) -> dict[str, int]:
         return {TEACHER: forward_flops(self._teacher.module)}
 
-    def _loss(self, draw: Draw) -> Loss:
+    def _read(self, draw: Draw) -> tuple[Tensor, Tensor]:
         index = draw.slice.of(draw.indices(len(self._images), self.batch_size, replacement=True))
-        clean = self._codec.encode(self._images.batch(index)).to(draw.device)
+        return self._codec.encode(self._images.batch(index)), self._images.labels[index]
+
+    def _loss(self, clean: Tensor, labels: Tensor, draw: Draw) -> Loss:
         sigma = self._law.sample(self.batch_size, draw)
         noised = clean + per_sample(sigma, clean) * draw.normal(self.batch_size, *clean.shape[1:])
         with draw.inside_modules(needed=self._dropout):
-            estimate = self._teacher(noised, sigma, self._images.labels[index].to(draw.device))
+            estimate = self._teacher(noised, sigma, labels)
         return Loss(denoising_loss(estimate, clean, sigma, self._sigma_data))

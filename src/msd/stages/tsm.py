@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from msd.data.streams import SampleStream, image_stream, pair_stream
 from msd.diffusion.denoiser import per_sample
@@ -17,6 +18,7 @@ from msd.networks.cost import forward_flops
 from msd.objectives.denoising import denoising_loss
 from msd.recipe import STUDENT, TEACHER, TSMSection
 from msd.stages.materials import Materials
+from msd.training.ahead import Reads
 from msd.training.loop import Loss, Stage, Turn
 from msd.training.passes import ALL, Pass
 
@@ -32,6 +34,7 @@ class TeacherMatching(Stage):
     """
 
     name = "tsm"
+    reads: Reads[tuple[Tensor, Tensor]]
 
     def __init__(self, settings: TSMSection, materials: Materials):
         engine, self._settings, self._teacher = materials.engine, settings, materials.need_teacher()
@@ -48,9 +51,11 @@ class TeacherMatching(Stage):
         self._held_out = self._noise_once(self._stream, materials.seed)
         self._best, self._stale = math.inf, 0
         self._looked: int | None = None
+        self.reads = Reads(self._read)
 
     def turns(self, draw: Draw) -> Iterator[Turn]:
-        yield Turn((STUDENT,), lambda: self._loss(draw))
+        clean, keys = self.reads(draw)
+        yield Turn((STUDENT,), lambda: self._loss(clean, keys, draw))
 
     def passes(self, step: int) -> list[Pass]:
         found = [Pass(TEACHER, self.batch_size), Pass(STUDENT, self.batch_size, ALL)]
@@ -73,13 +78,14 @@ class TeacherMatching(Stage):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._best, self._stale = float(state["best"]), int(state["stale"])
 
-    def _loss(self, draw: Draw) -> Loss:
+    def _read(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        # A stream of its own, as samples come from another place than noise.
+        return self._stream.batch(self.batch_size, replace(draw, place=f"{draw.place}/samples"))
+
+    def _loss(self, clean: Tensor, keys: Tensor, draw: Draw) -> Loss:
         # Once a step, for however many micro-batches.
         due = draw.step % self._settings.look_every == 0 and self._looked != draw.step
         looked = self._look(draw.step) if due else {}
-        # A stream of its own, on the CPU, where samples are looked up: a device need not be waited for.
-        samples = replace(draw, place=f"{draw.place}/samples", device=torch.device("cpu"))
-        clean, keys = (one.to(draw.device) for one in self._stream.batch(self.batch_size, samples))
         sigma = self._law.sample(self.batch_size, draw)
         noised = clean + per_sample(sigma, clean) * draw.normal(self.batch_size, *clean.shape[1:])
         condition = self.conditions[keys]

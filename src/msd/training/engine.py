@@ -17,6 +17,7 @@ from msd import checks
 from msd.diffusion.draw import Slice
 from msd.errors import RecipeError, RunError
 from msd.recipe import Precision, RoleSection
+from msd.training.ahead import Copies, PinnedCopies
 from msd.training.roles import Role
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -57,6 +58,10 @@ class Engine:
     def is_main(self) -> bool:
         """Whether this process is the one that writes."""
         return self.slice.rank == 0
+
+    def copies(self) -> Copies | None:
+        """How what a step reads gets here while the step before is computed; None where that gains nothing."""
+        return PinnedCopies(self.device) if self.device.type == "cuda" else None
 
     def check_batch(self, batch_size: int) -> None:
         """Raises RecipeError when the processes, or one's micro-batches, cannot share a batch of that size equally."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from msd.diffusion.draw import Draw
 from msd.recipe import STUDENT
+from msd.training.ahead import Reads, reading_ahead
 from msd.training.engine import Engine
 from msd.training.passes import Pass
 from msd.training.roles import Role
@@ -52,6 +53,8 @@ class Stage:
     batch_size: int
     delivers: str = STUDENT
     roles: Mapping[str, Role[Any]]
+    reads: Reads[Any] | None = None
+    """What its steps begin with, where they read anything: `turns` asks it once, before all else that it draws."""
 
     @cached_property
     def watch(self) -> Watch:
@@ -99,18 +102,22 @@ def steps(stage: Stage, engine: Engine, seed: int, *, start: int = 0, attempt: i
     """
     engine.check_batch(stage.batch_size)
     stage.watch.begin(stage.roles)
-    for step in range(start, stage.num_steps):
-        if stage.finished(step):
-            return
-        draws = [Draw(seed, stage.name, step, attempt, piece, engine.device) for piece in engine.slices]
-        record: Record = {}
-        for turn in zip(*(stage.turns(draw) for draw in draws), strict=True):
-            record |= _take(turn, stage.roles, engine)
-        record |= stage.derived(record)
-        stage.watch.see(step + 1, record)
-        if (step + 1) % LOOK_EVERY == 0 or step + 1 == stage.num_steps:
-            stage.watch.look(stage.roles)
-        yield step + 1, record
+
+    def draws(step: int) -> list[Draw]:
+        return [Draw(seed, stage.name, step, attempt, piece, engine.device) for piece in engine.slices]
+
+    with reading_ahead(stage.reads, draws, stage.num_steps, engine.copies()) as draws_of:
+        for step in range(start, stage.num_steps):
+            if stage.finished(step):
+                return
+            record: Record = {}
+            for turn in zip(*(stage.turns(draw) for draw in draws_of(step)), strict=True):
+                record |= _take(turn, stage.roles, engine)
+            record |= stage.derived(record)
+            stage.watch.see(step + 1, record)
+            if (step + 1) % LOOK_EVERY == 0 or step + 1 == stage.num_steps:
+                stage.watch.look(stage.roles)
+            yield step + 1, record
 
 
 def _take(turn: Sequence[Turn], roles: Mapping[str, Role[Any]], engine: Engine) -> Record:

@@ -20,4 +20,5 @@ def pairs(*, request: RunRequest, output: Output) -> None:
     with request.run().owned("msd pairs") as run:
         report = make_pairs(run, output)
     counts = f"{len(report['made'])} shards made, {len(report['kept'])} kept"
+    counts += f"; {report['pairs_per_second']:,.1f} pairs a second" if report["made"] else ""
     output.result(report, f"{report['num_pairs']} pairs in {report['folder']} ({counts})")
