@@ -257,3 +257,9 @@ def test_any_change_of_content_is_another_denoiser_and_a_copy_is_not(data: st.Da
             denoiser.spec = replace(denoiser.spec, **data.draw(st.sampled_from(CHANGED_SPECS)))
             changed = save(denoiser, Path(place, "changed"))
         assert denoiser_hash(changed) != before
+
+
+def test_whoever_may_read_the_configuration_may_read_the_weights(tmp_path: Path) -> None:
+    """A server may run as somebody else than the training."""
+    save_denoiser(tiny_denoiser(0), tmp_path / "denoiser")
+    assert len({(tmp_path / "denoiser" / name).stat().st_mode for name in (WEIGHTS, CONFIG, FACTS)}) == 1

@@ -20,6 +20,7 @@ from msd import checks
 from msd.diffusion.draw import Draw
 from msd.errors import DataError, TrainingError
 from msd.files import has_sha256, replacing, sha256_file, write_json
+from msd.networks.tensors import save_tensors
 from msd.reading import Kind, Name, Sha256, Stored, read_model, set_aside
 
 SCHEMA = 2
@@ -234,8 +235,6 @@ def _read_if_whole(manifest: Path) -> PairsManifest | None:
 
 
 def _make_shard(solve: Solve, noise_shape: tuple[int, ...], path: Path, plan: PairsPlan, shard: int) -> None:
-    from safetensors.torch import save_file
-
     draw = Draw(plan.seed, "pairs", shard)
     num = plan.size_of(shard)
     keys = draw.choice(torch.tensor(plan.weights), num)
@@ -252,4 +251,4 @@ def _make_shard(solve: Solve, noise_shape: tuple[int, ...], path: Path, plan: Pa
         )
     tensors = {"noise": noise, "keys": keys, "samples": samples}
     with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
-        save_file(tensors, temporary)
+        save_tensors(tensors, temporary)

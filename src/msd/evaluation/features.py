@@ -21,7 +21,7 @@ from msd.evaluation.classifier import EXTRACTED_AT_A_TIME, FeatureNetwork
 from msd.evaluation.inception_file import load_inception
 from msd.evaluation.protocol import INCEPTION_METRIC, LITE0_METRIC
 from msd.files import has_sha256, sha256_file, write_json
-from msd.networks.tensors import load_tensors
+from msd.networks.tensors import load_tensors, save_tensors
 from msd.reading import Kind, Notes, Sha256, read_object
 from msd.recipe import CLASSIFIER, INCEPTION_PREFIX, LITE0, PACKAGED_PREFIX
 
@@ -107,9 +107,7 @@ class Extractor:
 
 def save_classifier(network: FeatureNetwork, folder: Path, recipe: dict[str, Any]) -> None:
     """Write weights and facts into `folder`; the caller makes it atomic."""
-    from safetensors.torch import save_file
-
-    save_file(network.state_dict(), folder / WEIGHTS)
+    save_tensors(network.state_dict(), folder / WEIGHTS)
     num_conditions = network.head.out_features
     write_json(folder / FACTS, {"sha256": sha256_file(folder / WEIGHTS), "num_conditions": num_conditions, **recipe})
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from msd.diffusion.denoiser import Denoiser
 from msd.errors import WeightsError
+from msd.networks.facts import WEIGHTS
+from msd.networks.tensors import share
 
 
 class Adapter(nn.Module):
@@ -44,6 +47,7 @@ class Adapter(nn.Module):
     def save(self, folder: str) -> None:
         """Its configuration and one file of weights, whatever the size: a second one would escape the checksum."""
         self.model.save_pretrained(folder, safe_serialization=True, max_shard_size=2**62)
+        share(Path(folder) / WEIGHTS)
 
 
 def adapter_of(denoiser: Denoiser) -> Adapter:

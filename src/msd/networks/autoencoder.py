@@ -24,7 +24,7 @@ from msd.diffusion.codec import Shape
 from msd.errors import DataError, WeightsError
 from msd.files import link_or_copy, sha256_json, write_json
 from msd.networks.facts import AUTOENCODER, AUTOENCODER_FILES, CONFIG, REMEDY, WEIGHTS
-from msd.networks.tensors import load_tensors
+from msd.networks.tensors import load_tensors, save_tensors
 from msd.reading import Kind, read_object, reason
 
 BATCH = 16
@@ -133,10 +133,8 @@ def save_autoencoder(sha256: str, folder: Path) -> None:
         for name in AUTOENCODER_FILES:
             link_or_copy(source / name, folder / name)
         return
-    from safetensors.torch import save_file
-
     write_json(target / CONFIG, dict(source.config))
-    save_file({name: value.detach().float().contiguous() for name, value in source.tensors.items()}, target / WEIGHTS)
+    save_tensors({name: value.float() for name, value in source.tensors.items()}, target / WEIGHTS)
 
 
 def read_autoencoder(folder: Path) -> Autoencoder:

@@ -22,6 +22,7 @@ from msd.networks.adapter import Adapter
 from msd.networks.facts import CONFIG, WEIGHTS
 from msd.networks.places import place_names
 from msd.networks.song_config import KIND, BlockShape, SongConfig, groups_of
+from msd.networks.tensors import save_tensors
 
 HALF = 0.5**0.5
 """What every sum of two branches is multiplied by, so that its size stays."""
@@ -222,11 +223,8 @@ class SongAdapter(Adapter):
         return self.model.config.to_json()
 
     def save(self, folder: str) -> None:
-        from safetensors.torch import save_file
-
         write_json(Path(folder) / CONFIG, self.config())
-        tensors = {name: value.detach().contiguous() for name, value in self.model.state_dict().items()}
-        save_file(tensors, Path(folder) / WEIGHTS)
+        save_tensors(self.model.state_dict(), Path(folder) / WEIGHTS)
 
 
 def build_song(config: dict[str, Any]) -> SongAdapter:

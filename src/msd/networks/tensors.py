@@ -1,8 +1,10 @@
-"""Reading safetensors files: whatever is wrong with one is a sentence, and no file is waited for."""
+"""Reading and writing safetensors files: whatever is wrong with one is a sentence, and no file is waited for."""
 
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,30 @@ def load_tensors(path: Path, remedy: str, error: type[MsdError] = WeightsError) 
         return load_file(path)
     except (OSError, ValueError, SafetensorError) as cause:
         raise error(f"{path} cannot be read as safetensors ({reason(cause)}); {remedy}.") from cause
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write one file of tensors, none of which share memory; the caller makes it atomic."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.detach().contiguous() for name, value in tensors.items()}, path)
+    share(path)
+
+
+def share(path: Path) -> None:
+    """Let others read a file as the process's umask says: safetensors writes for its owner alone, and servers may run as
+    somebody else."""
+    path.chmod(0o666 & ~_UMASK)
+
+
+def _umask() -> int:
+    """As it is when msd begins: asking sets it for a moment, for all threads."""
+    found = os.umask(0)
+    os.umask(found)
+    return found
+
+
+_UMASK = _umask()
 
 
 def num_values(path: Path, remedy: str) -> int:

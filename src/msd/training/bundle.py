@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from msd import checks
 from msd.errors import WeightsError
-from msd.networks.tensors import load_tensors
+from msd.networks.tensors import load_tensors, save_tensors
 
 AGAIN = "remove it and give the same command again, or start from another folder"
 
@@ -48,14 +48,12 @@ class Bundle:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, named `role/raw/tensor` and `role/average/tensor`; the caller makes it atomic."""
-        from safetensors.torch import save_file
-
         tensors = {}
         for role, weights in self.roles.items():
             for kind, values in (("raw", weights.raw), ("average", weights.average or {})):
                 tensors |= {f"{role}/{kind}/{name}": value.detach().cpu().contiguous() for name, value in values.items()}
         # Clones, as safetensors refuses tensors that share memory.
-        save_file({name: value.clone() for name, value in tensors.items()}, path)
+        save_tensors({name: value.clone() for name, value in tensors.items()}, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Bundle:
