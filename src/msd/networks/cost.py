@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -49,7 +51,17 @@ def work_of(kind: str, config: Mapping[str, Any], spec: DenoiserSpec) -> Work:
 def forward_flops(denoiser: Denoiser) -> int:
     """Operations of one evaluation for one sample. Raises WeightsError for a network that is not one of ours to save."""
     network = adapter_of(denoiser)
-    return denoiser.num_evaluations * work_of(network.kind, network.config(), denoiser.spec).num_flops
+    return denoiser.num_evaluations * _flops_of(network.kind, json.dumps(network.config(), sort_keys=True), denoiser.spec)
+
+
+@lru_cache(maxsize=64)
+def _flops_of(kind: str, config: str, spec: DenoiserSpec) -> int:
+    """Kept, as every stage of a job and every row asks for the same networks."""
+    denoiser, inputs = _weightless(kind, json.loads(config), spec)
+    flops = FlopCounterMode(display=False)
+    with torch.no_grad(), flops:
+        denoiser(*inputs)
+    return flops.get_total_flops()
 
 
 def flops_to_tap(denoiser: Denoiser, tap: str) -> int:
@@ -75,12 +87,17 @@ def flops_of_head(head: Head, shape: Shape) -> int:
     return flops.get_total_flops()
 
 
+def weightless(kind: str, config: Mapping[str, Any], spec: DenoiserSpec) -> Denoiser:
+    """A denoiser on torch's meta device: shapes without content, which cost neither time nor memory."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return Denoiser(BUILDERS[kind](dict(config)), spec).eval()
+
+
 def _weightless(kind: str, config: Mapping[str, Any], spec: DenoiserSpec) -> tuple[Denoiser, tuple[Tensor, Tensor, Tensor]]:
     """A denoiser on torch's meta device, and one sample to call it with."""
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        denoiser = Denoiser(BUILDERS[kind](dict(config)), spec).eval()
+    with torch.device("meta"):
         inputs = (torch.empty(1, *spec.noise_shape), torch.empty(1), torch.empty(1, dtype=torch.long))
-    return denoiser, inputs
+    return weightless(kind, config, spec), inputs
 
 
 class _Kernels(TorchDispatchMode):

@@ -18,6 +18,7 @@ from msd.diffusion.draw import Slice
 from msd.errors import RecipeError, RunError
 from msd.recipe import Precision, RoleSection
 from msd.training.ahead import Copies, PinnedCopies
+from msd.training.ledger import META, AsDevices
 from msd.training.roles import Role
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -103,6 +104,8 @@ class Engine:
     def _autocast(self) -> AbstractContextManager[Any]:
         """What forward passes are in. Weights that were cast under `no_grad` are not kept: the same weights with gradients
         would then be taken for them, and learn nothing."""
+        if self.device.type == META:
+            return AsDevices(self.precision)
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, getattr(torch, self.precision), cache_enabled=False)

@@ -112,7 +112,7 @@ def steps(stage: Stage, engine: Engine, seed: int, *, start: int = 0, attempt: i
                 return
             record: Record = {}
             for turn in zip(*(stage.turns(draw) for draw in draws_of(step)), strict=True):
-                record |= _take(turn, stage.roles, engine)
+                record |= take_turn(turn, stage.roles, engine)
             record |= stage.derived(record)
             stage.watch.see(step + 1, record)
             if (step + 1) % LOOK_EVERY == 0 or step + 1 == stage.num_steps:
@@ -120,8 +120,8 @@ def steps(stage: Stage, engine: Engine, seed: int, *, start: int = 0, attempt: i
             yield step + 1, record
 
 
-def _take(turn: Sequence[Turn], roles: Mapping[str, Role[Any]], engine: Engine) -> Record:
-    """One turn, given once for each micro-batch, with its own rows of the batch."""
+def take_turn(turn: Sequence[Turn], roles: Mapping[str, Role[Any]], engine: Engine) -> Record:
+    """Take one turn, given once for each micro-batch, with its own rows of the batch; returns its losses and norms."""
     trained = turn[0].roles
     for name, role in roles.items():
         role.activate(name in trained)

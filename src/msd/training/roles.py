@@ -16,6 +16,8 @@ from msd.recipe import RoleSection
 from msd.training.bundle import RoleWeights
 
 Network = TypeVar("Network", bound=nn.Module)
+UNFUSED = ("mps", "meta")
+"""Devices without a fused kernel of Adam; on the latter nothing is trained."""
 
 
 def _average(decay: float):
@@ -47,7 +49,7 @@ class Role(Generic[Network]):
         self.parameters: list[nn.Parameter] = [parameter for parameter in module.parameters() if parameter.requires_grad]
         device = self.parameters[0].device
         self.optimiser = torch.optim.Adam(
-            self.parameters, lr=settings.learning_rate, betas=(settings.adam_beta1, 0.999), fused=device.type != "mps"
+            self.parameters, lr=settings.learning_rate, betas=(settings.adam_beta1, 0.999), fused=device.type not in UNFUSED
         )
         self.num_skipped = torch.zeros((), device=device)
         """Updates left out since their gradient was not finite, over the whole stage; stays on the device."""
