@@ -1,4 +1,4 @@
-"""`msd plan`: the rows of a recipe, the jobs they are made by, in which order, and what they share. Does nothing."""
+"""`msd plan`: the rows of a recipe, the jobs they are made by, in which order, what they share and need. Does nothing."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from msd.commands.console import Output
+from msd.commands.memory import show_needs
 from msd.commands.tables import Column, describe, fitted, with_note
 from msd.conditions.names import unevenness
 from msd.conditions.partition import Partition
-from msd.data.images import load_images
-from msd.fleet.foresight import foreseen_plan
-from msd.fleet.inputs import read_inputs
+from msd.fleet.foresight import Outlook, look_ahead
 from msd.fleet.jobs import Job, PairsTask
-from msd.fleet.plan import Plan, plan
 from msd.fleet.queue import cost
-from msd.recipe import PRETRAIN, Recipe
+from msd.recipe import Recipe
 
 ROW_COLUMNS = (
     Column("row", "left", folds=True),
@@ -36,16 +34,11 @@ JOB_COLUMNS = (
 def show_plan(recipe: Recipe, output: Output) -> dict[str, Any]:
     """Print and return the plan. Raises what `plan` raises.
 
-    Before a run's own teacher is trained, the keys and hashes of what follows are not known (null).
+    Where a file that the recipe names is not there, or the run's own teacher not trained, the keys and hashes of what
+    follows are not known (null).
     """
-    first: tuple[Job, ...] = ()
-    if recipe.teacher.source == PRETRAIN:
-        images = load_images(recipe.data)
-        teacher, planned = foreseen_plan(recipe, images)
-        first, classes = (teacher,), images.classes
-    else:
-        inputs = read_inputs(recipe)
-        planned, classes = plan(recipe, inputs), inputs.teacher.classes
+    outlook = look_ahead(recipe)
+    first, planned, classes = outlook.first, outlook.plan, outlook.inputs.teacher.classes
     rows, jobs = [], [(job.name, "", _work(job), "", "all", f"{cost(job):,}") for job in first]
     for row in planned.rows:
         names = [planned.by_key[key].name for key in row.jobs]
@@ -57,6 +50,7 @@ def show_plan(recipe: Recipe, output: Output) -> dict[str, Any]:
     output.show(fitted("rows", ROW_COLUMNS, rows, output.width))
     table = fitted("jobs, in the order of the queue", JOB_COLUMNS, jobs, output.width)
     output.show(with_note(table, unevenness(planned.main.partition.prior, classes)))
+    needs = show_needs(recipe, outlook, output)
     return {
         "recipe": recipe.name,
         "rows": [
@@ -65,25 +59,28 @@ def show_plan(recipe: Recipe, output: Output) -> dict[str, Any]:
         ],
         "jobs": [
             {
-                "key": job.key if not first or job in first else None,
+                "key": job.key if outlook.is_certain or job in first else None,
                 "name": job.name,
                 "kind": job.task.kind,
-                "hash": job.task.hash if not first or job in first else None,
+                "hash": job.task.hash if outlook.is_certain or job in first else None,
                 "conditions": _conditions(job, classes),
-                "after": _after(job, planned, first),
+                "after": _after(job, outlook),
                 "rows": list(planned.shared_by(job.key)) if job not in first else [row.name for row in planned.rows],
                 "images": cost(job),
             }
             for job in (*first, *planned.jobs)
         ],
+        "needs": needs,
     }
 
 
-def _after(job: Job, planned: Plan, first: tuple[Job, ...]) -> list[str]:
+def _after(job: Job, outlook: Outlook) -> list[str]:
     """The keys of the jobs that it waits for, the name of one whose key is not known yet."""
-    if not first:
+    first, planned = outlook.first, outlook.plan
+    if outlook.is_certain:
         return sorted(job.needs.values())
-    return [] if job in first else [first[0].key, *sorted(planned.by_key[key].name for key in job.needs.values())]
+    names = sorted(planned.by_key[key].name for key in job.needs.values())
+    return [] if job in first else [*(one.key for one in first), *names]
 
 
 def _conditions(job: Job, classes: Sequence[str]) -> list[str] | None:

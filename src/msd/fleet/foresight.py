@@ -2,21 +2,87 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msd.data.images import ImageSet
-from msd.fleet.inputs import Inputs, read_starts
+from msd.data.images import ImageSet, load_images
+from msd.data.streams import check_images
+from msd.diffusion.denoiser import DenoiserSpec
+from msd.fleet.inputs import Inputs, needs_images, read_inputs, read_starts
 from msd.fleet.jobs import Job
 from msd.fleet.plan import Plan, plan, pretrain_job
-from msd.recipe import Recipe
+from msd.networks.build import LabelledUNet
+from msd.networks.facts import read_facts
+from msd.networks.folder import spec_from_json
+from msd.recipe import PRETRAIN, Recipe
 from msd.stages.pretrain import foreseen_teacher
+from msd.teachers.blueprints import blueprint_teacher, blueprints, read_blueprint
 from msd.teachers.facts import TeacherFacts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A plan, and what is known of its teacher's network."""
+
+    inputs: Inputs
+    plan: Plan
+    kind: str
+    """Of the teacher's network."""
+    spec: DenoiserSpec
+    first: tuple[Job, ...] = ()
+    """The training of the run's own teacher."""
+    images: ImageSet | None = None
+    """That it is trained from."""
+    notes: tuple[str, ...] = ()
+    """What was not there to look at, in sentences."""
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the keys and hashes of the plan's jobs are those that they will have."""
+        return not self.first and not self.notes
+
+
+def look_ahead(recipe: Recipe) -> Outlook:
+    """The plan of a recipe whose teacher may be missing: trained by the run itself, or a file with a blueprint.
+
+    Raises what `plan` raises.
+    """
+    source, name = recipe.teacher.source, recipe.teacher.blueprint
+    if source == PRETRAIN:
+        images = load_images(recipe.data)
+        job, planned = foreseen_plan(recipe, images)
+        _, spec = foreseen_teacher(recipe.pretrain, images, recipe.network)
+        teacher = _foreseen(recipe, images, job)
+        return Outlook(Inputs(teacher, read_starts(recipe)), planned, LabelledUNet.kind, spec, (job,), images)
+    if name is not None and not os.path.lexists(source):
+        return _from_blueprint(recipe, name)
+    inputs = read_inputs(recipe)
+    facts = read_facts(inputs.teacher.folder)
+    spec = spec_from_json(facts["spec"], source=str(inputs.teacher.folder))
+    return Outlook(inputs, plan(recipe, inputs), facts["network"], spec)
+
+
+def _from_blueprint(recipe: Recipe, name: str) -> Outlook:
+    blueprint, teacher = read_blueprint(name), blueprint_teacher(recipe.teacher.source, name)
+    spec = spec_from_json(blueprint.spec, source=str(blueprints()[name]))
+    notes = [f"{Path(recipe.teacher.source).name} is not there: the teacher is what blueprint {name} says"]
+    images = None
+    if needs_images(recipe):
+        if recipe.data.is_packaged or os.path.lexists(recipe.data.source):
+            found = load_images(recipe.data)
+            check_images(found, spec, teacher.prior)
+            images = found.hash
+        else:
+            notes.append(f"the real images {Path(recipe.data.source).name} are not there: nobody looked whether they fit")
+    inputs = Inputs(teacher, read_starts(recipe), images)
+    return Outlook(inputs, plan(recipe, inputs), blueprint.network, spec, notes=tuple(notes))
 
 
 class _Foreseen(TeacherFacts):
@@ -32,8 +98,12 @@ def foreseen_plan(recipe: Recipe, images: ImageSet) -> tuple[Job, Plan]:
     it. Raises what `plan` raises.
     """
     job = pretrain_job(recipe, images.hash)
+    return job, plan(recipe, Inputs(_foreseen(recipe, images, job), read_starts(recipe), images.hash))
+
+
+def _foreseen(recipe: Recipe, images: ImageSet, job: Job) -> TeacherFacts:
     config, spec = foreseen_teacher(recipe.pretrain, images, recipe.network)
-    teacher = _Foreseen(
+    return _Foreseen(
         recipe.teacher.source,
         Path(),
         job.task.hash,
@@ -46,4 +116,3 @@ def foreseen_plan(recipe: Recipe, images: ImageSet) -> tuple[Job, Plan]:
         images.classes,
         config,
     )
-    return job, plan(recipe, Inputs(teacher, read_starts(recipe), images.hash))

@@ -11,6 +11,7 @@ from msd.errors import RecipeError
 from msd.fleet.starts import Start, read_start
 from msd.networks.facts import read_facts
 from msd.recipe import PATHS, Recipe
+from msd.teachers.blueprints import check_agreement
 from msd.teachers.facts import TeacherFacts, read_teacher
 
 
@@ -29,6 +30,8 @@ def read_inputs(recipe: Recipe) -> Inputs:
     """Look at the teacher, the starts and the images that the recipe and its rows name. Raises WeightsError, DataError."""
     checks.instance(recipe, Recipe, "recipe", "read one with load_recipe(name)", error=RecipeError)
     teacher = read_teacher(recipe.teacher.source, recipe.teacher.guidance)
+    if recipe.teacher.blueprint is not None:
+        check_agreement(teacher, read_facts(teacher.folder)["network"], recipe.teacher.blueprint)
     return Inputs(teacher, read_starts(recipe), read_images(recipe, teacher))
 
 
@@ -44,7 +47,7 @@ def read_images(recipe: Recipe, teacher: TeacherFacts) -> str | None:
 
     Raises DataError, also for images that are not of the shape and the classes that the teacher makes.
     """
-    if not any(settings.needs_images for one in _recipes(recipe) for _, settings in one.stage_settings()):
+    if not needs_images(recipe):
         return None
     from msd.data.images import load_images
     from msd.data.streams import check_images
@@ -54,6 +57,11 @@ def read_images(recipe: Recipe, teacher: TeacherFacts) -> str | None:
     spec = spec_from_json(read_facts(teacher.folder)["spec"], source=str(teacher.folder))
     check_images(images, spec, teacher.prior)
     return images.hash
+
+
+def needs_images(recipe: Recipe) -> bool:
+    """Whether a stage of the recipe or of its rows sees real images."""
+    return any(settings.needs_images for one in _recipes(recipe) for _, settings in one.stage_settings())
 
 
 def _recipes(recipe: Recipe) -> list[Recipe]:

@@ -25,8 +25,8 @@ from msd.data.streams import MOST_HELD_OUT
 from msd.diffusion.denoiser import Denoiser, DenoiserSpec
 from msd.diffusion.draw import Draw
 from msd.networks.cost import weightless
-from msd.recipe import MatchingSection, Precision, StageSection, TSMSection
-from msd.stages.materials import Materials
+from msd.recipe import STUDENT, TEACHER, MatchingSection, Precision, StageSection, TSMSection
+from msd.stages.materials import CRITIC, DISCRIMINATOR, Materials
 from msd.stages.table import STAGES
 from msd.training.engine import Engine
 from msd.training.ledger import META, AsDevices, Ledger, Moments
@@ -45,7 +45,9 @@ FLOAT, MOMENTS = 4, 2
 SMALL, LARGE = 2, 3
 """Units of the batch that a step is taken with: between them lies what one unit adds. Of one alone libraries take short
 cuts."""
-TEACHER, START, AVERAGES, OPTIMISERS, DATA = "teacher", "start", "averages", "optimisers", "data"
+START, AVERAGES, OPTIMISERS, DATA = "start", "averages", "optimisers", "data"
+FIXED = (TEACHER, START, STUDENT, CRITIC, DISCRIMINATOR, AVERAGES, OPTIMISERS, DATA)
+"""What is there throughout, where a stage has it."""
 MaterialsOf = Callable[[Engine], Materials]
 
 
@@ -82,8 +84,10 @@ class Rehearsal:
     stage: str
     parameters: Mapping[str, int]
     """By role, the teacher's too."""
-    num_flops: int
-    """Floating-point operations of all its steps."""
+    flops_per_update: float
+    """Floating-point operations of all its steps, by the updates of what it delivers."""
+    forward_flops: int
+    """Of one evaluation of its largest network, for one sample."""
     batch_size: int
     fixed: Mapping[str, int]
     """Bytes that are there throughout: each network, averages, optimisers' moments, data."""
@@ -158,7 +162,8 @@ def rehearse(
     return Rehearsal(
         stage=name,
         parameters=small.parameters(),
-        num_flops=stage_flops(small.stage, settings.num_steps) * num_units // SMALL,
+        flops_per_update=stage_flops(small.stage, settings.num_steps) * num_units / SMALL / settings.num_updates,
+        forward_flops=max(small.stage.forward_flops().values()),
         batch_size=settings.batch_size,
         fixed=small.fixed(),
         course=_Course.of(small.step(SMALL), large.step(LARGE)),

@@ -37,7 +37,7 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None, **top_leve
     content = read_yaml(path, _KIND)
     if not isinstance(content, dict):
         raise RecipeError(f"{path} is not a recipe; start from a packaged one (`msd recipes` lists them).")
-    anchor(content, path.parent)
+    anchor(content, Path.cwd() if path.parent == PACKAGED else path.parent)  # what a package names lies with its user
     _apply_all(content, overrides, top_level)
     content.setdefault("name", path.stem)
     try:

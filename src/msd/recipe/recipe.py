@@ -227,6 +227,7 @@ class Recipe(Section):
             section, name = key.split(".")
             if section in content and (content[section][name] is None or is_path(content[section][name])):
                 del content[section][name]
+        content["teacher"].pop("blueprint")  # what the teacher is, its hash says
         return content
 
 

@@ -151,6 +151,9 @@ class TeacherSection(Section):
     guidance: GuidanceScale | None = None
     """Scale of classifier-free guidance, which students learn as part of the teacher: D_null + scale (D_class - D_null).
     Default: null, the teacher as it is; 1 is none. DiT's authors sampled with 1.5 (FID) and 4 (pictures)."""
+    blueprint: Word | None = None
+    """What that file holds, where msd knows it by name (edm-imagenet64): `msd plan` then needs no file, and a file that is
+    something else is refused. Default: none, as a file says this of itself."""
 
     @model_validator(mode="after")
     def _guided_where_it_can_be(self) -> TeacherSection:

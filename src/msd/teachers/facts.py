@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,10 @@ def teacher_folder(source: str | Path) -> Path:
             raise WeightsError(f"there is no packaged teacher {name!r}; known: {known}. Or give a folder's path.")
         return folder
     folder = located(source)
+    if not os.path.lexists(folder):
+        raise WeightsError(
+            f"the teacher {folder} is not there; put the file or folder there, or set teacher.source to where it lies."
+        )
     if not (folder / FACTS).is_file():
         from msd.teachers.converted import converted, is_foreign  # brings torch
 
