@@ -1,0 +1,143 @@
+"""What `msd plan` says a training holds in memory, against what a step of it really takes on the CPU, each in a fresh process.
+
+    python benchmarks/plan_memory.py        # 4 GiB of memory; some ten minutes on 2 CPU cores
+
+Measured is by how much the process's memory grew at most (VmHWM) above what it is with every library loaded, over two steps of
+the very stage (Adam's moments are there from the second on). Exit code 1 where the plan is more than 15 % off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the ADM U-Net's configuration is written there
+
+from builders import adm_unet
+
+from msd.diffusion.denoiser import DenoiserSpec
+from msd.fleet.rehearsal import Networks, rehearse, student_materials
+from msd.recipe import load_recipe, section_of
+from msd.stages.table import STAGES
+from msd.training.engine import Engine
+
+AIM = 0.15
+STAGE_NAMES = ("tsm", "dm", "adm")
+
+
+def narrow(width: int, num_blocks: int) -> dict[str, Any]:
+    """The ADM U-Net of 64x64 with narrower levels."""
+    return adm_unet([width, 2 * width, 3 * width, 4 * width], num_blocks)
+
+
+def digits() -> tuple[DenoiserSpec, dict[str, Any]]:
+    from msd.commands.shrink import teacher_of
+
+    config, spec = teacher_of(load_recipe("digits"))
+    return spec, {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+ADM = DenoiserSpec(noise_shape=(3, 64, 64), num_conditions=1000)
+CASES: dict[str, tuple[Any, int]] = {
+    "digits, 0.17M, batch 512": (digits, 512),
+    "ADM U-Net, 64 channels, 2 blocks, batch 2": (lambda: (ADM, narrow(64, 2)), 2),
+    "ADM U-Net, 64 channels, 2 blocks, batch 8": (lambda: (ADM, narrow(64, 2)), 8),
+    "ADM U-Net, 128 channels, 3 blocks, batch 2": (lambda: (ADM, narrow(128, 3)), 2),
+}
+"""Spec, configuration and batch."""
+
+
+def settings_of(stage: str, batch: int) -> Any:
+    """Two steps of each stage, without those that only look."""
+    changes: dict[str, Any] = {"num_updates": 2, "batch_size": batch}
+    if stage == "tsm":
+        changes["held_out"] = 0.0
+    else:
+        changes |= {"regression": {"batch_size": batch}}
+    if stage == "adm":
+        changes |= {"discriminator_warmup": 0, "critic_turns": 1}
+    return section_of(stage).model_validate(changes)
+
+
+def peak() -> int:
+    """Bytes of this process at most, so far."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+def measure(case: str, stage: str) -> int:
+    """Bytes by which this process grows, at most, from before the networks are made until two steps are taken."""
+    from dataclasses import replace
+
+    from msd.data.pairs import PairSet
+    from msd.diffusion.draw import Draw
+    from msd.networks.build import build_unet
+    from msd.diffusion.denoiser import Denoiser
+    from msd.training.loop import take_turn
+
+    make, batch = CASES[case]
+    spec, config = make()
+    networks = Networks("unet2d", spec, config, config)
+    settings, engine = settings_of(stage, batch), Engine.on("cpu", 1)
+    # What is lazy is loaded: the same of a small network.
+    tiny = Denoiser(build_unet({**config, "block_out_channels": [64] * len(config["block_out_channels"])}), spec)
+    answer = tiny(torch.randn(1, *spec.noise_shape), torch.ones(1), torch.zeros(1, dtype=torch.long))
+    answer.mean().backward()
+    torch.optim.Adam(tiny.parameters(), fused=True).step()
+    del tiny, answer
+    before = resident()
+    materials = student_materials(networks, 2 * batch)(engine)
+
+    def network() -> Denoiser:
+        return Denoiser(build_unet(config), spec).eval()
+
+    start = network()
+    start.spec = replace(spec, sigma_init=80.0)
+    noise, samples = torch.randn(2, 2 * batch, *spec.noise_shape).unbind()
+    pairs = PairSet(noise, torch.arange(2 * batch) % spec.num_conditions, samples)
+    materials = replace(materials, teacher=network(), start=start, pairs=pairs)
+    made = STAGES[stage](settings, materials)
+    for step in range(2):
+        for turn in made.turns(Draw(0, stage, step)):
+            take_turn([turn], made.roles, engine)
+    return peak() - before
+
+
+def resident() -> int:
+    return 4096 * int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+
+
+def planned(case: str, stage: str) -> int:
+    make, batch = CASES[case]
+    spec, config = make()
+    networks = Networks("unet2d", spec, config, config)
+    return rehearse(stage, settings_of(stage, batch), student_materials(networks, 2 * batch)).need().peak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", nargs=2, metavar=("CASE", "STAGE"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="", help="cases whose name holds this")
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(*options.measure)))
+        return
+    worst = 0.0
+    for case in CASES:
+        for stage in STAGE_NAMES if options.only in case else ():
+            program = [sys.executable, __file__, "--measure", case, stage]
+            taken = json.loads(subprocess.run(program, check=True, capture_output=True, text=True).stdout)
+            said = planned(case, stage)
+            worst = max(worst, abs(said / taken - 1))
+            print(f"| {case} | {stage} | {said / 2**20:,.0f} | {taken / 2**20:,.0f} | {said / taken - 1:+.1%} |", flush=True)
+    raise SystemExit(worst > AIM)
+
+
+if __name__ == "__main__":
+    main()
