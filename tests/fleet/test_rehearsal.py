@@ -1,4 +1,4 @@
-"""What a rehearsal says is held in memory is what the real stage holds: parameters, moments, averages, what autograd keeps."""
+"""What a rehearsal says is held in memory is what the real stage holds: parameters, moments, averages, activations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from builders import materials, random_pairs, save_teacher, tiny_denoiser, unet
 
+from builders import materials, random_pairs, save_teacher, tiny_denoiser, unet
 from msd.conditions.partition import Partition
 from msd.diffusion.denoiser import DenoiserSpec
 from msd.fleet.rehearsal import Networks, Rehearsal, rehearse, student_materials
@@ -30,6 +30,10 @@ def rehearsed(settings: Any = DM, config: dict[str, Any] | None = None, name: st
     return rehearse(name, settings, student_materials(Networks("unet2d", SPEC, own, own), 60), **more)
 
 
+def _of_batch(size: int) -> DMSection:
+    return DM.model_copy(update={"batch_size": size, "regression": DM.regression.model_copy(update={"batch_size": size})})
+
+
 def test_what_is_fixed_is_what_the_real_stage_has(tmp_path: Path) -> None:
     """Parameters of each role, and bytes of moments and average after a step that was really taken."""
     teacher = save_teacher(tmp_path / "teacher")
@@ -48,10 +52,10 @@ def test_what_is_fixed_is_what_the_real_stage_has(tmp_path: Path) -> None:
     assert found.fixed["averages"] == num_bytes(average.state_dict())
     pairs = random_pairs()
     assert found.fixed["data"] == pairs.noise.nbytes + pairs.samples.nbytes + pairs.keys.nbytes
-    assert found.need().gradients == 4 * roles.__iter__().__next__().module.num_parameters()
+    assert found.need().gradients == 4 * stage.roles["student"].module.num_parameters()
 
 
-@pytest.mark.parametrize("config", [adapter_of(tiny_denoiser(0)).config(), unet((8, 16), attended=(1,), attention_head_dim=4)])
+@pytest.mark.parametrize("config", [unet((8, 16)), unet((8, 16), attended=(1,), attention_head_dim=4)])
 def test_what_is_kept_for_the_way_back_is_what_autograd_keeps(config: dict[str, Any]) -> None:
     """Every storage that real autograd saves on the CPU, but for weights and what the caller holds; attention too."""
     num = 4
@@ -78,7 +82,7 @@ def test_what_is_kept_for_the_way_back_is_what_autograd_keeps(config: dict[str, 
 def test_a_step_of_any_batch_follows_from_two() -> None:
     """Tensors' sizes are a number and another for each sample: what is said of a batch is what its own rehearsal says."""
     few = rehearsed().need(4)
-    own = rehearsed(DM.model_copy(update={"batch_size": 2, "regression": DM.regression.model_copy(update={"batch_size": 2})}))
+    own = rehearsed(_of_batch(2))
     assert few.activations == own.need().activations
 
 
@@ -93,13 +97,14 @@ def test_micro_batches_need_less_and_the_fewest_that_fit_are_found() -> None:
 def test_a_stage_that_judges_held_out_samples_counts_them() -> None:
     """All at once, however few a batch has."""
     settings = TSMSection(num_updates=3, batch_size=2)
-    judging, not_judging = rehearsed(settings, name="tsm"), rehearsed(settings.model_copy(update={"held_out": 0.0}), name="tsm")
+    judging = rehearsed(settings, name="tsm")
+    not_judging = rehearsed(settings.model_copy(update={"held_out": 0.0}), name="tsm")
     assert not_judging.held_out == 0
     assert judging.need().activations == judging.held_out > not_judging.need().activations
 
 
 def test_bfloat16_keeps_less_for_the_way_back() -> None:
     """Convolutions' inputs are halved; norms keep theirs in float32, as autocast has it. Weights are cast anew."""
-    large = DM.model_copy(update={"batch_size": 64, "regression": DM.regression.model_copy(update={"batch_size": 64})})
+    large = _of_batch(64)
     full, half = (rehearsed(large, precision=precision).need().activations for precision in ("float32", "bfloat16"))
     assert 0.5 * full < half < full

@@ -1,4 +1,4 @@
-"""Blueprints stand for a file that is not there, and a file that is there has to agree with the one that its recipe names."""
+"""Blueprints stand for a file that is not there; a file that is there has to agree with the one that its recipe names."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from builders import save_teacher
 
+from builders import save_teacher
 from msd.errors import WeightsError
 from msd.fleet.foresight import look_ahead
 from msd.fleet.inputs import read_inputs

@@ -1,7 +1,7 @@
 """How long a training takes on a GPU, by what others' trainings of the same kind took. No torch here.
 
-The one method of this family whose authors say how long it took is DMD2 (Yin et al. 2024, arXiv 2405.14867; the README of its
-code): ImageNet at 64x64, EDM's ADM U-Net, bfloat16, 7 GPUs of a kind that is not named.
+The one method of this family whose authors say how long it took is DMD2 (Yin et al. 2024, arXiv 2405.14867; its code's
+README): ImageNet at 64x64, EDM's ADM U-Net, bfloat16, 7 GPUs of a kind that is not named.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ RECORDS = (
 RATE = sum(record.num_flops for record in RECORDS) / sum(record.hours * 3600 * NUM_GPUS for record in RECORDS)
 """Operations that one of those GPUs did in a second, over all three: 6.4e13."""
 SOURCE = (
-    f"DMD2's trainings on ImageNet-64 ({', '.join(f'{record.hours:g} h' for record in RECORDS)} on {NUM_GPUS} GPUs of a kind "
-    f"not named, in bfloat16), which come to {RATE / 1e12:.0f} TFLOP/s each; scaled by operations"
+    f"DMD2's trainings on ImageNet-64 ({', '.join(f'{record.hours:g} h' for record in RECORDS)} on {NUM_GPUS} GPUs of a "
+    f"kind not named, in bfloat16), which come to {RATE / 1e12:.0f} TFLOP/s each; scaled by operations"
 )
 
 

@@ -75,7 +75,7 @@ def blueprint_teacher(source: str, name: str) -> BlueprintFacts:
 
 
 def check_agreement(teacher: TeacherFacts, kind: str, name: str) -> None:
-    """Raises WeightsError, naming both, where the teacher that is there, a network of `kind`, is not what the blueprint says."""
+    """Raises WeightsError, naming both, where the teacher, a network of `kind`, is not what the blueprint says."""
     blueprint = read_blueprint(name)
     spec = SpecNotes.model_validate(blueprint.spec)
     pairs: list[tuple[str, Any, Any]] = [("network", kind, blueprint.network)]

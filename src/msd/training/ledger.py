@@ -1,5 +1,6 @@
-"""What a computation holds in memory, found without computing: it is taken on torch's meta device, whose tensors have a shape
-and no content, and every storage is entered when an operation makes it and struck out when nothing refers to it any more.
+"""What a computation holds in memory, found without computing: it is taken on torch's meta device, whose tensors have
+shapes and no content; every storage is entered when an operation makes it, and struck out when nothing refers to it any
+more.
 
 Counted is what tensors hold. What a kernel takes for itself while it runs, and what an allocator keeps back, is not.
 """
