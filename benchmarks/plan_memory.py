@@ -2,10 +2,10 @@
 
     python benchmarks/plan_memory.py        # 4 GiB of memory; some ten minutes on 2 idle CPU cores
 
-Measured is by how much the process's memory grew at most (VmHWM) above what it is with every library loaded, over a step of the
-very stage, whose optimisers have their moments already. Twice: as it comes, and with an allocator that gives every freed block
-of 64 KiB and more back at once, as the C library does of its own accord only from 32 MiB on (MALLOC_MMAP_THRESHOLD_). Exit
-code 1 where the plan is more than 15 % off the second.
+Measured is by how much the process's memory grew at most (VmHWM) above what it is with every library loaded, over a step of
+the very stage, whose optimisers have their moments already. Twice: with an allocator that gives every freed block of 64 KiB
+and more back at once (MALLOC_MMAP_THRESHOLD_), and as it comes, when the C library does so only above some 32 MiB. Exit code
+1 where the plan is more than 15 % off the first.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def test_seed_and_device_replace_the_files(bare):
         ("dm.regression.weigth=1", r"^dm\.regression\.weigth is not a recipe key; did you mean weight\?"),
         ("pairs.solver.num_step=3", r"^pairs\.solver\.num_step is not a recipe key; did you mean num_steps\?"),
         ("sead=1", r"^sead is not a recipe key; did you mean seed\?"),
-        ("teacher.zzz=1", r"^teacher\.zzz is not a recipe key \(known: source, guidance\)"),
+        ("teacher.zzz=1", r"^teacher\.zzz is not a recipe key \(known: source, guidance, blueprint\)"),
         ("dm.num_updates=many", r"^dm\.num_updates: .*integer.* \(got 'many'\); change it in the recipe or with --set"),
         ("dm.num_updates=2.5", r"^dm\.num_updates: .*integer.*\(got 2\.5\)"),
         ("dm.num_updates=0", r"^dm\.num_updates: .*greater than or equal to 1 \(got 0\)"),

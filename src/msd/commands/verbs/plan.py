@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def plan(*, request: RecipeRequest, output: Output) -> None:
     """Show what a recipe would do, without doing it: rows, jobs, their order and shared work, and what each training needs.
 
-    Loads no weights. Of each training it says parameters, memory by part, which GPU holds it, and the hours that it takes one
-    where others' records tell. A missing file with a blueprint (teacher.blueprint) is planned with that.
+    Loads no weights. Of each training it says parameters, memory by part, which GPU holds it, and, where others' records
+    tell, the hours that it takes one. A missing file with a blueprint (teacher.blueprint) is planned with that.
 
     Example: msd plan digits --set partition.num_parts=2
     """
