@@ -79,11 +79,25 @@ def test_what_is_kept_for_the_way_back_is_what_autograd_keeps(config: dict[str, 
     assert kept == pytest.approx(sum(saved.values()) + answer.nbytes, rel=0.03)
 
 
-def test_a_step_of_any_batch_follows_from_two() -> None:
-    """Tensors' sizes are a number and another for each sample: what is said of a batch is what its own rehearsal says."""
-    few = rehearsed().need(4)
-    own = rehearsed(_of_batch(2))
-    assert few.activations == own.need().activations
+DIT = {
+    "num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 1, "out_channels": 2, "num_layers": 2,
+    "sample_size": 8, "patch_size": 2, "num_embeds_ada_norm": 10, "norm_type": "ada_norm_zero",
+    "norm_elementwise_affine": False, "activation_fn": "gelu-approximate",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "networks",
+    [Networks("unet2d", SPEC, unet((8, 16)), unet((8, 16))), Networks("dit", SPEC, DIT, DIT, guidance=1.5, null_label=10)],
+)
+def test_a_step_of_any_batch_follows_from_two(networks: Networks, precision: Any) -> None:
+    """Tensors' sizes are a number and another for each sample: what is said of a batch is what its own rehearsal says; a
+    guided transformer's too."""
+    whole, own = (rehearse("dm", one, student_materials(networks, 60), precision) for one in (DM, _of_batch(2)))
+    assert whole.need(4).activations == own.need().activations
+    assert whole.need().gradients == 4 * max(whole.parameters.values())
+    assert len(whole.course.arrived) > 100  # moment by moment, not by peaks alone
 
 
 def test_micro_batches_need_less_and_the_fewest_that_fit_are_found() -> None:

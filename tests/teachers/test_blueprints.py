@@ -13,6 +13,7 @@ from msd.fleet.foresight import look_ahead
 from msd.fleet.inputs import read_inputs
 from msd.fleet.possible import student_config
 from msd.networks.anatomy import read_anatomy
+from msd.networks.cost import weightless
 from msd.networks.facts import read_config, read_facts
 from msd.recipe import load_recipe
 from msd.teachers import blueprints
@@ -81,3 +82,16 @@ def test_the_papers_recipes_plan_without_any_file(
     assert read_anatomy(config).num_parameters() == size
     assert len(outlook.notes) == 2  # neither the teacher nor the images
     assert not any(tmp_path.iterdir())
+
+
+def test_the_transformers_recipe_plans_without_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DiT-XL/2 as diffusers has it: 675M parameters, and 27 more copies of what embeds time and class, one a block."""
+    monkeypatch.chdir(tmp_path)
+    outlook = look_ahead(load_recipe("dit256"))
+    teacher = outlook.inputs.teacher
+    assert (teacher.guidance, teacher.null_label, outlook.spec.pixel_shape) == (1.5, 1000, (3, 256, 256))
+    denoiser = weightless(outlook.kind, teacher.config or {}, outlook.spec)
+    blocks = denoiser.network.get_submodule("model.transformer_blocks")
+    copy = sum(one.numel() for one in blocks.get_submodule("0.norm1.emb").parameters())
+    assert denoiser.num_parameters() == 749_826_464
+    assert denoiser.num_parameters() - 27 * copy == pytest.approx(675e6, rel=0.005)

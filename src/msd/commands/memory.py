@@ -138,6 +138,8 @@ class _Asking:
             _own(student),
             recipe.student.critic == STUDENT,
             recipe.student.sigma_init,
+            outlook.inputs.teacher.guidance,
+            outlook.inputs.teacher.null_label,
         )
 
     def _row(self, job: Job) -> Row:

@@ -70,7 +70,7 @@ def look_ahead(recipe: Recipe) -> Outlook:
 
 
 def _from_blueprint(recipe: Recipe, name: str) -> Outlook:
-    blueprint, teacher = read_blueprint(name), blueprint_teacher(recipe.teacher.source, name)
+    blueprint, teacher = read_blueprint(name), blueprint_teacher(recipe.teacher.source, name, recipe.teacher.guidance)
     spec = spec_from_json(blueprint.spec, source=str(blueprints()[name]))
     notes = [f"{Path(recipe.teacher.source).name} is not there: the teacher is what blueprint {name} says"]
     images = None

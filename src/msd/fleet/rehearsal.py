@@ -22,7 +22,8 @@ from msd.conditions.table import LabelConditions
 from msd.data.images import ImageSet
 from msd.data.pairs import PairSet
 from msd.data.streams import MOST_HELD_OUT
-from msd.diffusion.denoiser import Denoiser, DenoiserSpec
+from msd.diffusion.codec import AffineCodec
+from msd.diffusion.denoiser import Denoiser, DenoiserSpec, GuidedDenoiser
 from msd.diffusion.draw import Draw
 from msd.networks.cost import weightless
 from msd.recipe import STUDENT, TEACHER, MatchingSection, Precision, StageSection, TSMSection
@@ -61,6 +62,9 @@ class Networks:
     student: Mapping[str, Any]
     critic_is_student: bool = False
     sigma_init: float = 80.0
+    guidance: float = 1.0
+    null_label: int | None = None
+    """The scale by which the teacher is guided, and the class that stands for none."""
 
 
 @dataclass(frozen=True)
@@ -128,19 +132,18 @@ class _Course:
     growing: NDArray[Any]
     arrived: NDArray[Any]
     """Bytes of gradients; they don't grow."""
+    gradients: int
+    """The most of them."""
 
     @classmethod
     def of(cls, small: _Taken, large: _Taken) -> _Course:
+        most = int(small.gradients.max())
         if len(small.live) != len(large.live):  # a library takes another way with more samples: then by the peaks alone
             small, large = (
                 _Taken(one.units, one.live.max(keepdims=True), one.gradients[[one.live.argmax()]]) for one in (small, large)
             )
         growing = (large.live - small.live) / (large.units - small.units)
-        return cls(small.live - growing * small.units, growing, small.gradients)
-
-    @property
-    def gradients(self) -> int:
-        return int(self.arrived.max())
+        return cls(small.live - growing * small.units, growing, small.gradients, most)
 
     def at(self, units: float) -> tuple[int, int]:
         """Most activations, and most of activations and gradients together."""
@@ -174,14 +177,18 @@ def rehearse(
 
 def student_materials(networks: Networks, num_pairs: int) -> MaterialsOf:
     """What a student's stages are made from, without any content: `num_pairs` pairs, an image a class."""
-    spec, num = networks.spec, networks.spec.num_conditions
+    # Samples stay in the model's space: no autoencoder is at hand, and it is no part of what is trained.
+    spec, num = replace(networks.spec, codec=AffineCodec()), networks.spec.num_conditions
+    teacher = weightless(networks.kind, networks.teacher, spec)
+    if networks.guidance != 1 and networks.null_label is not None:
+        teacher = GuidedDenoiser(teacher, networks.guidance, networks.null_label)
     keys = torch.arange(max(num, num_pairs)) % num
     nothing = torch.zeros(1).expand(num_pairs, *spec.noise_shape)
     pixels = torch.zeros(1, dtype=torch.uint8).expand(num, *spec.pixel_shape)
     materials = Materials(
         Engine(torch.device(META)),
         seed=0,
-        teacher=weightless(networks.kind, networks.teacher, spec),
+        teacher=teacher,
         start=weightless(networks.kind, networks.student, replace(spec, sigma_init=networks.sigma_init)),
         conditions=LabelConditions(num),
         partition=Partition.whole((1 / num,) * num),

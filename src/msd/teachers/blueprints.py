@@ -15,6 +15,7 @@ import numpy as np
 from msd.errors import WeightsError
 from msd.files import sha256_json
 from msd.networks.facts import SpecNotes
+from msd.networks.places import NULL_LABELS
 from msd.reading import Kind, Notes, read_model
 from msd.teachers.facts import TeacherFacts
 
@@ -54,8 +55,11 @@ def read_blueprint(name: str) -> Blueprint:
     return read_model(known[name], Blueprint, _KIND)
 
 
-def blueprint_teacher(source: str, name: str) -> BlueprintFacts:
-    """The teacher that the file at `source` will be. Raises WeightsError."""
+def blueprint_teacher(source: str, name: str, guidance: float | None = None) -> BlueprintFacts:
+    """The teacher that the file at `source` will be, guided by another scale than its own if one is given.
+
+    Raises WeightsError.
+    """
     blueprint = read_blueprint(name)
     spec = SpecNotes.model_validate(blueprint.spec)
     num = spec.num_conditions
@@ -69,8 +73,9 @@ def blueprint_teacher(source: str, name: str) -> BlueprintFacts:
         spec.noise_shape,
         spec.sigma_min,
         spec.sigma_max,
-        (),
-        blueprint.config,
+        config=blueprint.config,
+        guidance=spec.guidance if guidance is None else guidance,
+        null_label=blueprint.config.get(NULL_LABELS.get(blueprint.network, "")),
     )
 
 

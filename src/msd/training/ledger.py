@@ -48,19 +48,21 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         for given in _tensors((args, tuple(kwargs.values()))):
-            self._known.setdefault(_key(given), 0)  # made before the ledger was opened: not its business
+            if _key(given) not in self._known:
+                self._enter(given, 0)  # made before the ledger was opened: not its business
         result = func(*args, **kwargs)
         for made in _tensors(result):
             if _key(made) not in self._known:
-                self._enter(made)
+                self._enter(made, made.untyped_storage().nbytes())
+                self._note()
         return result
 
-    def _enter(self, made: Tensor) -> None:
-        storage, key = made.untyped_storage(), _key(made)
-        self._known[key] = storage.nbytes()
-        self.live += self._known[key]
+    def _enter(self, tensor: Tensor, size: int) -> None:
+        storage, key = tensor.untyped_storage(), _key(tensor)
+        self._known[key] = size
+        self.live += size
+        # Struck out when it is gone, of whatever size: its key may be another's then.
         weakref.finalize(storage, self._strike_out, key).atexit = False
-        self._note()
 
     def _strike_out(self, key: int) -> None:
         self.live -= self._known.pop(key, 0)
