@@ -98,7 +98,7 @@ def test_a_changed_partition_file_is_another_partition_and_a_deleted_one_an_erro
     ("wrong", "expected", "mended"),
     [
         ("partition.num_parts=11", "cannot be split into 11 parts", "partition.num_parts=2"),
-        ("teacher.source=nowhere", "is not a teacher's folder", "teacher.source=packaged:digits"),
+        ("teacher.source=nowhere", "nowhere is not there; put the file or folder there", "teacher.source=packaged:digits"),
         ("dm.regression.own_share=1", "pairs of its own", "dm.regression.own_share=0"),
     ],
 )

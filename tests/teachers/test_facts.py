@@ -90,8 +90,10 @@ def test_a_student_cannot_teach(tmp_path: Path) -> None:
 def test_what_is_no_teacher_is_named(tmp_path: Path, teacher: Teacher) -> None:
     with pytest.raises(WeightsError, match="there is no packaged teacher 'cats'; known: packaged:digits, packaged:fashion"):
         read_teacher("packaged:cats")
-    with pytest.raises(WeightsError, match=r"nowhere is not a teacher's folder \(no denoiser\.json\)"):
-        read_teacher(str(tmp_path / "nowhere"))
+    with pytest.raises(WeightsError, match=r"the teacher .*nowhere is not there; put the file or folder there"):
+        read_teacher(tmp_path / "nowhere")
+    with pytest.raises(WeightsError, match=r"is not a teacher's folder \(no denoiser\.json\)"):
+        read_teacher(tmp_path)
     facts = teacher.facts.folder / FACTS
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"prior": [0.5, 0.5]}))
     with pytest.raises(WeightsError, match="has a prior of 2 values for 10 conditions"):
