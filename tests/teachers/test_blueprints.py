@@ -11,7 +11,7 @@ from builders import save_teacher
 from msd.errors import WeightsError
 from msd.fleet.foresight import look_ahead
 from msd.fleet.inputs import read_inputs
-from msd.fleet.possible import student_config
+from msd.fleet.possible import student_network
 from msd.networks.anatomy import read_anatomy
 from msd.networks.cost import weightless
 from msd.networks.facts import read_config, read_facts
@@ -42,7 +42,7 @@ def test_a_plan_is_made_from_a_blueprint_as_from_the_file(own: Path) -> None:
     """The same jobs and the same networks; only hashes are not known, and it says why."""
     there, missing = look_ahead(_recipe(own)), look_ahead(_recipe(own.with_name("missing")))
     assert [job.name for job in there.plan.jobs] == [job.name for job in missing.plan.jobs]
-    assert (there.kind, there.spec) == (missing.kind, missing.spec)
+    assert (there.inputs.teacher.kind, there.spec) == (missing.inputs.teacher.kind, missing.spec)
     assert there.is_certain
     assert not missing.is_certain
     assert any("missing is not there" in note and "blueprint own" in note for note in missing.notes)
@@ -77,9 +77,9 @@ def test_the_papers_recipes_plan_without_any_file(
     assert recipe.teacher.source == str(tmp_path / "edm-imagenet-64x64-cond-adm.pkl")  # beside its user, not in the package
     outlook = look_ahead(recipe)
     assert [len(part) for part in outlook.plan.main.partition.parts] == [250] * 4
-    config = student_config(recipe, outlook.inputs, lambda row: recipe)
-    assert config is not None
-    assert read_anatomy(config).num_parameters() == size
+    student = student_network(recipe, outlook.inputs, lambda row: recipe)
+    assert student is not None
+    assert read_anatomy(student.config).num_parameters() == size
     assert len(outlook.notes) == 2  # neither the teacher nor the images
     assert not any(tmp_path.iterdir())
 
@@ -90,7 +90,7 @@ def test_the_transformers_recipe_plans_without_its_folder(tmp_path: Path, monkey
     outlook = look_ahead(load_recipe("dit256"))
     teacher = outlook.inputs.teacher
     assert (teacher.guidance, teacher.null_label, outlook.spec.pixel_shape) == (1.5, 1000, (3, 256, 256))
-    denoiser = weightless(outlook.kind, teacher.config or {}, outlook.spec)
+    denoiser = weightless(teacher.kind, teacher.config or {}, outlook.spec)
     blocks = denoiser.network.get_submodule("model.transformer_blocks")
     copy = sum(one.numel() for one in blocks.get_submodule("0.norm1.emb").parameters())
     assert denoiser.num_parameters() == 749_826_464

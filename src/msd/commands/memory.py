@@ -14,7 +14,7 @@ from msd.fleet.foresight import Outlook
 from msd.fleet.gpu_hours import SOURCE, gpu_hours
 from msd.fleet.jobs import START, Job, PairsTask
 from msd.fleet.plan import Row
-from msd.fleet.possible import student_config
+from msd.fleet.possible import student_network
 from msd.fleet.rehearsal import FIXED, MaterialsOf, Networks, Rehearsal, rehearse, student_materials
 from msd.recipe import STUDENT, TEACHER, Recipe, StageSection, section_of
 from msd.stages.materials import CRITIC, DISCRIMINATOR, Materials
@@ -129,17 +129,17 @@ class _Asking:
     def _networks(self, job: Job) -> Networks:
         outlook, recipe = self._outlook, self._row(job).recipe
         rows = {row.name: row.recipe for row in outlook.plan.rows}
-        teacher = outlook.inputs.teacher.config or {}
-        student = student_config(recipe, outlook.inputs, rows.__getitem__) or teacher
+        teacher = outlook.inputs.teacher
+        student = student_network(recipe, outlook.inputs, rows.__getitem__)
         return Networks(
-            outlook.kind,
+            teacher.kind,
             outlook.spec,
-            _own(teacher),
-            _own(student),
+            _own(teacher.config or {}),
+            _own(student.config if student else teacher.config or {}),
             recipe.student.critic == STUDENT,
             recipe.student.sigma_init,
-            outlook.inputs.teacher.guidance,
-            outlook.inputs.teacher.null_label,
+            teacher.guidance,
+            teacher.null_label,
         )
 
     def _row(self, job: Job) -> Row:

@@ -15,7 +15,6 @@ from msd.diffusion.denoiser import DenoiserSpec
 from msd.fleet.inputs import Inputs, needs_images, read_inputs, read_starts
 from msd.fleet.jobs import Job
 from msd.fleet.plan import Plan, plan, pretrain_job
-from msd.networks.build import LabelledUNet
 from msd.networks.facts import read_facts
 from msd.networks.folder import spec_from_json
 from msd.recipe import PRETRAIN, Recipe
@@ -29,12 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outlook:
-    """A plan, and what is known of its teacher's network."""
+    """A plan, and how its teacher's network is used."""
 
     inputs: Inputs
     plan: Plan
-    kind: str
-    """Of the teacher's network."""
     spec: DenoiserSpec
     first: tuple[Job, ...] = ()
     """The training of the run's own teacher."""
@@ -60,13 +57,13 @@ def look_ahead(recipe: Recipe) -> Outlook:
         job, planned = foreseen_plan(recipe, images)
         _, spec = foreseen_teacher(recipe.pretrain, images, recipe.network)
         teacher = _foreseen(recipe, images, job)
-        return Outlook(Inputs(teacher, read_starts(recipe)), planned, LabelledUNet.kind, spec, (job,), images)
+        return Outlook(Inputs(teacher, read_starts(recipe)), planned, spec, (job,), images)
     if name is not None and not os.path.lexists(source):
         return _from_blueprint(recipe, name)
     inputs = read_inputs(recipe)
     facts = read_facts(inputs.teacher.folder)
     spec = spec_from_json(facts["spec"], source=str(inputs.teacher.folder))
-    return Outlook(inputs, plan(recipe, inputs), facts["network"], spec)
+    return Outlook(inputs, plan(recipe, inputs), spec)
 
 
 def _from_blueprint(recipe: Recipe, name: str) -> Outlook:
@@ -82,7 +79,7 @@ def _from_blueprint(recipe: Recipe, name: str) -> Outlook:
         else:
             notes.append(f"the real images {Path(recipe.data.source).name} are not there: nobody looked whether they fit")
     inputs = Inputs(teacher, read_starts(recipe), images)
-    return Outlook(inputs, plan(recipe, inputs), blueprint.network, spec, notes=tuple(notes))
+    return Outlook(inputs, plan(recipe, inputs), spec, notes=tuple(notes))
 
 
 class _Foreseen(TeacherFacts):

@@ -31,7 +31,7 @@ def read_inputs(recipe: Recipe) -> Inputs:
     checks.instance(recipe, Recipe, "recipe", "read one with load_recipe(name)", error=RecipeError)
     teacher = read_teacher(recipe.teacher.source, recipe.teacher.guidance)
     if recipe.teacher.blueprint is not None:
-        check_agreement(teacher, read_facts(teacher.folder)["network"], recipe.teacher.blueprint)
+        check_agreement(teacher, recipe.teacher.blueprint)
     return Inputs(teacher, read_starts(recipe), read_images(recipe, teacher))
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from msd.errors import WeightsError
 from msd.files import sha256_json
+from msd.networks.anatomies import NULL_LABELS
 from msd.networks.facts import SpecNotes
-from msd.networks.places import NULL_LABELS
 from msd.reading import Kind, Notes, read_model
 from msd.teachers.facts import TeacherFacts
 
@@ -74,16 +74,17 @@ def blueprint_teacher(source: str, name: str, guidance: float | None = None) -> 
         spec.sigma_min,
         spec.sigma_max,
         config=blueprint.config,
+        kind=blueprint.network,
         guidance=spec.guidance if guidance is None else guidance,
         null_label=blueprint.config.get(NULL_LABELS.get(blueprint.network, "")),
     )
 
 
-def check_agreement(teacher: TeacherFacts, kind: str, name: str) -> None:
-    """Raises WeightsError, naming both, where the teacher, a network of `kind`, is not what the blueprint says."""
+def check_agreement(teacher: TeacherFacts, name: str) -> None:
+    """Raises WeightsError, naming both, where the teacher is not what the blueprint says."""
     blueprint = read_blueprint(name)
     spec = SpecNotes.model_validate(blueprint.spec)
-    pairs: list[tuple[str, Any, Any]] = [("network", kind, blueprint.network)]
+    pairs: list[tuple[str, Any, Any]] = [("network", teacher.kind, blueprint.network)]
     pairs += [
         (field, getattr(teacher, field), getattr(spec, field))
         for field in ("noise_shape", "num_conditions", "sigma_min", "sigma_max")
