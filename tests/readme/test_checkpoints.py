@@ -16,7 +16,9 @@ import yaml
 from PIL import Image
 
 from diffusers_folders import ddpm_folder, dit_folder
+from edm_files import edm_network, save_edm
 from msd.networks.facts import read_facts
+from msd.recipe import packaged_recipes
 
 DOCS = Path(__file__).parents[2] / "docs"
 CLASSES = ("cat", "dog", "fox", "owl")
@@ -100,3 +102,29 @@ def test_a_diffusers_folder_is_distilled_by_the_commands_of_its_page(
     assert student["spec"]["guidance"] == changes.get("teacher", {}).get("guidance", 1.0)
     page = (tmp_path / "runs" / "my-model" / "report" / "index.html").read_text(encoding="utf-8")
     assert "FD-pictures" in page
+
+
+def test_an_edm_checkpoint_is_distilled_by_the_commands_of_its_page(tmp_path: Path) -> None:
+    """On a small network in the same format, and the paper's recipe with its lengths cut."""
+    save_edm(tmp_path / "edm-imagenet-64x64-cond-adm.pkl", edm_network(size=8, channels=3, labels=4))
+    draw(tmp_path / "pictures", 8)
+    changes = {
+        "device": "cpu",
+        "precision": "float32",
+        "data": {"source": "pictures", "name": "pictures", "size": 8},
+        "partition": {"num_parts": 2},
+        "evaluation": {"features": "classifier", "num_samples": 40},
+    }
+    recipe = shortened(packaged_recipes()["imagenet64"].read_text(encoding="utf-8"), **changes)
+    content = yaml.safe_load(recipe)
+    del content["teacher"]["blueprint"]  # of the full-size network
+    (tmp_path / "imagenet64.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    lines = [line for block in blocks("edm-checkpoint.md", "sh") for line in block.splitlines()]
+    assert [line.split()[1] for line in lines] == ["teacher", "plan", "demo", "sample"]
+    said = [run(re.sub(r"\bimagenet64(?= |$)", "imagenet64.yaml", line), tmp_path) for line in lines]
+    assert "CC BY-NC-SA 4.0" in said[0]
+    student = read_facts(next((tmp_path / "runs" / "imagenet64" / "cohort" / "students").iterdir()))
+    assert student["teacher"]["licence"] == "CC BY-NC-SA 4.0"
+    assert student["teacher"]["origin"]["file"] == "edm-imagenet-64x64-cond-adm.pkl"
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert picture.width >= 8 * 8
