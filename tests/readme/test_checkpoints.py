@@ -121,7 +121,7 @@ def test_an_edm_checkpoint_is_distilled_by_the_commands_of_its_page(tmp_path: Pa
     (tmp_path / "imagenet64.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     lines = [line for block in blocks("edm-checkpoint.md", "sh") for line in block.splitlines()]
     assert [line.split()[1] for line in lines] == ["teacher", "plan", "demo", "sample"]
-    said = [run(re.sub(r"\bimagenet64(?= |$)", "imagenet64.yaml", line), tmp_path) for line in lines]
+    said = [run(re.sub(r"(?<= )imagenet64(?= |$)", "imagenet64.yaml", line), tmp_path) for line in lines]
     assert "CC BY-NC-SA 4.0" in said[0]
     student = read_facts(next((tmp_path / "runs" / "imagenet64" / "cohort" / "students").iterdir()))
     assert student["teacher"]["licence"] == "CC BY-NC-SA 4.0"

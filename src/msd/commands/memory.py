@@ -42,24 +42,30 @@ COLUMNS = (
     *(Column(name, rank=4 + (name not in NETWORKS)) for name in FIXED),
     *(Column(name, rank=3) for name in PARTS[len(FIXED) :]),
     Column("peak"),
-    *(Column(f"{size} GiB") for size in GPUS),
-    Column("GPU hours", rank=2),
 )
+GPU_COLUMNS = (*(Column(f"{size} GiB") for size in GPUS), Column("GPU hours", rank=2))
+"""Left out where the smallest holds everything, as of a laptop's networks."""
 
 
 def show_needs(recipe: Recipe, outlook: Outlook, output: Output) -> dict[str, Any]:
     """Print and return what every training of the plan needs, and its pairs on disk."""
     stages = [one.plain() for one in _Asking(recipe, outlook).trainings()]
     pairs = [_pairs(job, outlook) for job in outlook.plan.jobs if isinstance(job.task, PairsTask)]
+    is_small = all(gpu["fits"] for one in stages for gpu in one["gpus"].values())
+    to_spare = f"with {RESERVED} GiB and {SLACK:.0%} to spare (assumed)"
     notes = [
         "peak: gradients come as activations go, so it is less than the sum; what kernels take while they run is not in it",
-        f"GiB: whether it fits with {RESERVED} GiB and {SLACK:.0%} to spare (assumed), or the largest micro-batch that does",
+        f"a GPU of {GPUS[0]} GiB holds each of them, {to_spare}"
+        if is_small
+        else f"GiB: whether it fits {to_spare}, or the largest micro-batch that does",
         *(f"{one['job']}: {_size(one['bytes'])} on disk ({one['num_pairs']:,} pairs)" for one in pairs),
     ]
     if any(one["gpu_hours"] is not None for one in stages):
         notes.append(f"GPU hours, of one of the jobs: by {SOURCE}")
         notes.append("GPU hours of pairs: no record says; they are made in float32")
-    table = fitted("memory of a training, by what holds it", COLUMNS, [_line(one) for one in stages], output.width)
+    columns = COLUMNS if is_small else (*COLUMNS, *GPU_COLUMNS)
+    lines = [_line(one)[: len(columns)] for one in stages]
+    table = fitted("memory of a training, by what holds it", columns, lines, output.width)
     for note in (*outlook.notes, *notes):
         table = with_note(table, note)
     output.show(fitted("parameters", NETWORK_COLUMNS, _network_lines(stages), output.width))
@@ -183,8 +189,9 @@ def _line(one: Mapping[str, Any]) -> tuple[str, ...]:
     sizes, num = one["bytes"], one["num_micro_batches"]
     batch = str(one["batch_size"]) if num == 1 else f"{num} x {one['batch_size'] // num}"
     hours = one["gpu_hours"]
+    first, *others = one["jobs"]
     return (
-        ", ".join(one["jobs"]),
+        f"{first} and {len(others)} like it" if len(others) > 1 else ", ".join(one["jobs"]),
         one["stage"],
         batch,
         *(_size(sizes[name]) if sizes.get(name) else "" for name in PARTS),
