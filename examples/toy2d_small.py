@@ -32,7 +32,8 @@ from msd.diffusion.denoiser import Denoiser
 from msd.diffusion.draw import Draw
 from msd.diffusion.solvers import Solver, one_step
 from msd.networks.heads import new_head
-from msd.networks.taps import BOTTLENECK, Tap
+from msd.networks.places import BOTTLENECK
+from msd.networks.taps import Tap
 from msd.objectives.adversarial import accuracy, discriminator_loss, generator_loss
 from msd.objectives.denoising import denoising_loss
 from msd.objectives.dm import dm_gradient, dm_loss

@@ -163,7 +163,11 @@ WITHOUT_FILES: list[tuple[Callable[[], Any], type[MsdError], str]] = [
     (lambda: FlowParameterisation(-1), WeightsError, "time_scale -1"),
     (lambda: AffineCodec(scale=0), DataError, "scale of the codec 0"),
     (lambda: AffineCodec(shift=NAN), DataError, "shift of the codec nan"),
-    (lambda: spec_from_json(stored(codec={"kind": "vae"})), WeightsError, "kind 'vae', this version knows affine"),
+    (
+        lambda: spec_from_json(stored(codec={"kind": "wavelet"})),
+        WeightsError,
+        "kind 'wavelet', this version knows affine",
+    ),
     (lambda: spec_from_json(stored(codec={"kind": []})), WeightsError, "this version knows affine"),
     (lambda: spec_from_json(stored(codec={"kind": "affine", "shift": 0, "scale": 0})), WeightsError, "scale of the codec"),
     (lambda: spec_from_json(stored(noise_shape=["a"])), WeightsError, "noise_shape"),

@@ -159,8 +159,12 @@ class _Asking:
         if networks is not None:
             return student_materials(networks, self._recipe.pairs.num_pairs)
 
+        images = self._outlook.images
+        if images is not None:
+            _ = images.moments  # of their content, which a rehearsal has none of
+
         def of_teacher(engine: Engine) -> Materials:
-            return Materials(engine, self._recipe.seed, images=self._outlook.images, network=self._recipe.network)
+            return Materials(engine, self._recipe.seed, images=images, network=self._recipe.network)
 
         return of_teacher
 

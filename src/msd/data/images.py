@@ -103,12 +103,17 @@ class ImageSet:
         digest.update(self.labels.numpy().tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of all pixels in [-1, 1]."""
+        return _moments(self.pixels)
+
     def codec(self, sigma_data: float, fold: int = 1) -> AffineCodec:
         """The map after which all pixels together have mean 0 and standard deviation sigma_data, every square of `fold`
         pixels made one place. Raises DataError."""
         checks.sigma(sigma_data, "sigma_data", error=DataError)
         self.check()
-        mean, deviation = _moments(self.pixels)
+        mean, deviation = self.moments
         if not deviation > 0:
             raise DataError(f"all pixels of {self.name} are the same, so there is nothing to learn; give other images.")
         scale = deviation / sigma_data

@@ -256,7 +256,7 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
         if len(content) > most:
             raise Broken(f"it is larger than {most:,} bytes")
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            names = sorted({name.removesuffix(".npy") for name in archive.namelist()})
             found = {name: _array(archive, name) if name in (_MEAN, _COVARIANCE, _NOTES) else np.empty(0) for name in names}
     except FileNotFoundError as error:
         raise DataError(f"{path} ({_KIND.what}) does not exist; {_KIND.remedy}.") from error
