@@ -48,6 +48,15 @@ def test_a_plan_is_made_from_a_blueprint_as_from_the_file(own: Path) -> None:
     assert any("missing is not there" in note and "blueprint own" in note for note in missing.notes)
 
 
+def test_images_that_are_missing_are_noted_also_where_the_teacher_is_there(own: Path, tmp_path: Path) -> None:
+    adm = ("stages=[dm, adm]", f"data.source={tmp_path / 'images.zip'}")
+    there, missing = (look_ahead(_recipe(folder, *adm)) for folder in (own, own.with_name("missing")))
+    for outlook, num_notes in ((there, 1), (missing, 2)):
+        assert not outlook.is_certain
+        assert len(outlook.notes) == num_notes
+        assert "the real images images.zip are not there" in outlook.notes[-1]
+
+
 def test_a_file_that_is_something_else_is_refused_naming_both(own: Path) -> None:
     path = own.with_name("own.json")
     content = json.loads(path.read_text())

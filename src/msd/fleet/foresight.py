@@ -19,8 +19,8 @@ from msd.networks.facts import read_facts
 from msd.networks.folder import spec_from_json
 from msd.recipe import PRETRAIN, Recipe
 from msd.stages.pretrain import foreseen_teacher
-from msd.teachers.blueprints import blueprint_teacher, blueprints, read_blueprint
-from msd.teachers.facts import TeacherFacts
+from msd.teachers.blueprints import blueprint_teacher, blueprints, check_agreement, read_blueprint
+from msd.teachers.facts import TeacherFacts, read_teacher
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class Outlook:
 
 
 def look_ahead(recipe: Recipe) -> Outlook:
-    """The plan of a recipe whose teacher may be missing: trained by the run itself, or a file with a blueprint.
+    """The plan of a recipe whose teacher may be missing: trained by the run itself, or one with a blueprint.
 
     Raises what `plan` raises.
     """
@@ -58,18 +58,23 @@ def look_ahead(recipe: Recipe) -> Outlook:
         _, spec = foreseen_teacher(recipe.pretrain, images, recipe.network)
         teacher = _foreseen(recipe, images, job)
         return Outlook(Inputs(teacher, read_starts(recipe)), planned, spec, (job,), images)
-    if name is not None and not os.path.lexists(source):
-        return _from_blueprint(recipe, name)
+    if name is not None:
+        return _at_scale(recipe, name)
     inputs = read_inputs(recipe)
-    facts = read_facts(inputs.teacher.folder)
-    spec = spec_from_json(facts["spec"], source=str(inputs.teacher.folder))
-    return Outlook(inputs, plan(recipe, inputs), spec)
+    return Outlook(inputs, plan(recipe, inputs), _spec_of(inputs.teacher))
 
 
-def _from_blueprint(recipe: Recipe, name: str) -> Outlook:
-    blueprint, teacher = read_blueprint(name), blueprint_teacher(recipe.teacher.source, name, recipe.teacher.guidance)
-    spec = spec_from_json(blueprint.spec, source=str(blueprints()[name]))
-    notes = [f"{Path(recipe.teacher.source).name} is not there: the teacher is what blueprint {name} says"]
+def _at_scale(recipe: Recipe, name: str) -> Outlook:
+    """Of a recipe with a blueprint: what is not there yet, teacher or images, is noted and not missed."""
+    source, notes = recipe.teacher.source, []
+    if os.path.lexists(source):
+        teacher = read_teacher(source, recipe.teacher.guidance)
+        check_agreement(teacher, name)
+        spec = _spec_of(teacher)
+    else:
+        teacher = blueprint_teacher(source, name, recipe.teacher.guidance)
+        spec = spec_from_json(read_blueprint(name).spec, source=str(blueprints()[name]))
+        notes.append(f"{Path(source).name} is not there: the teacher is what blueprint {name} says")
     images = None
     if needs_images(recipe):
         if recipe.data.is_packaged or os.path.lexists(recipe.data.source):
@@ -80,6 +85,10 @@ def _from_blueprint(recipe: Recipe, name: str) -> Outlook:
             notes.append(f"the real images {Path(recipe.data.source).name} are not there: nobody looked whether they fit")
     inputs = Inputs(teacher, read_starts(recipe), images)
     return Outlook(inputs, plan(recipe, inputs), spec, notes=tuple(notes))
+
+
+def _spec_of(teacher: TeacherFacts) -> DenoiserSpec:
+    return spec_from_json(read_facts(teacher.folder)["spec"], source=str(teacher.folder))
 
 
 class _Foreseen(TeacherFacts):
