@@ -6,10 +6,11 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from msd.checks import shown
 from msd.errors import WeightsError
 from msd.networks.autoencoder import Autoencoder, VAECodec
 from msd.networks.facts import CONFIG
-from msd.reading import Kind, fitted, read_object
+from msd.reading import Kind, read_object
 from msd.teachers.model_weights import read_weights
 
 REMEDY = "give the pipeline's folder as it was published"
@@ -28,13 +29,11 @@ def foreign_autoencoder(folder: Path) -> tuple[Autoencoder, VAECodec]:
     path = folder / CONFIG
     config = read_object(path, dict[str, Any], _KIND)
     if config.get("_class_name") != CLASS:
-        raise WeightsError(
-            f"{path} is of a {_shown(config.get('_class_name'))}; only an {CLASS} is known as an autoencoder."
-        )
+        raise WeightsError(f"{path} is of a {shown(config.get('_class_name'))}; only an {CLASS} is known as an autoencoder.")
     own = {key: value for key, value in config.items() if not key.startswith("_")}
     known = inspect.signature(AutoencoderKL.__init__).parameters
     if odd := sorted(own.keys() - set(known)):
-        raise WeightsError(f"{path} has {_shown(odd[0])}, which an {CLASS} of the diffusers here does not know; {REMEDY}.")
+        raise WeightsError(f"{path} has {shown(odd[0])}, which an {CLASS} of the diffusers here does not know; {REMEDY}.")
     if own.get("scaling_factor") is None:
         raise WeightsError(
             f"{path} does not say how its latents are scaled (scaling_factor); add it as its diffusion model was trained, "
@@ -56,7 +55,3 @@ def foreign_autoencoder(folder: Path) -> tuple[Autoencoder, VAECodec]:
         pixels=full["out_channels"],
     )
     return found, codec
-
-
-def _shown(value: object) -> str:
-    return fitted(repr(value) if value is not None else "nothing", 60)

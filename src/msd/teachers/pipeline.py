@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msd.checks import shown
 from msd.conditions.names import printable
 from msd.diffusion.codec import AffineCodec, Codec
 from msd.diffusion.denoiser import DenoiserSpec
@@ -71,7 +72,7 @@ def read_pipeline(folder: Path) -> Foreign:
     name = _class_of(config, layout.network)
     reader = NETWORKS.get(name)
     if reader is None:
-        raise WeightsError(f"{layout.network} holds a {_shown(name)}, which cannot be a teacher yet; {REMEDY}.")
+        raise WeightsError(f"{layout.network} holds a {shown(name)}, which cannot be a teacher yet; {REMEDY}.")
     found = reader(config, layout.network)
     schedule = read_schedule(read_object(layout.scheduler, dict[str, Any], _KIND), str(layout.scheduler))
     _check_answer(found, schedule.learned_variance, layout.network)
@@ -188,7 +189,7 @@ def _layout(folder: Path) -> _Layout:
         what = (
             f"parts that are not known: {', '.join(odd)}" if odd else f"{len(networks)} networks that could be the teacher"
         )
-        raise WeightsError(f"{folder} is a {_shown(index.get('_class_name'))} with {fitted(what, 200)}; {REMEDY}.")
+        raise WeightsError(f"{folder} is a {shown(index.get('_class_name'))} with {fitted(what, 200)}; {REMEDY}.")
     scheduler = folder / SCHEDULER / SCHEDULER_CONFIG
     for place in (scheduler, folder / networks[0] / CONFIG):
         if not place.is_file():
@@ -220,7 +221,7 @@ def _arguments(config: Mapping[str, Any], network: type, folder: Path) -> dict[s
     given = {key: value for key, value in config.items() if not key.startswith("_")}
     if odd := sorted(given.keys() - _argument_names(network)):
         raise WeightsError(
-            f"{folder / CONFIG} has {_shown(odd[0])}, which a {network.__name__} of this diffusers does not know; update "
+            f"{folder / CONFIG} has {shown(odd[0])}, which a {network.__name__} of this diffusers does not know; update "
             "diffusers, or give the configuration as it was published."
         )
     parameters = inspect.signature(network.__init__).parameters.values()
@@ -284,8 +285,4 @@ def _licence(folder: Path) -> str:
 
 
 def _wrong(folder: Path, name: str, value: Any, wanted: str) -> WeightsError:
-    return WeightsError(f"{folder / CONFIG}: {name} is {_shown(value)}, not {wanted}; {REMEDY}.")
-
-
-def _shown(value: object) -> str:
-    return fitted(repr(value) if value is not None else "nothing", 60)
+    return WeightsError(f"{folder / CONFIG}: {name} is {shown(value)}, not {wanted}; {REMEDY}.")

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msd.checks import shown
 from msd.diffusion.denoiser import EDMParameterisation, FlowParameterisation, Parameterisation, VPParameterisation
 from msd.errors import MsdError, WeightsError
-from msd.reading import clause, fitted, reason
+from msd.reading import clause, reason
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 """What diffusers calls a network's answer, and what we do."""
@@ -43,7 +44,7 @@ def read_schedule(config: Mapping[str, Any], source: str) -> Schedule:
     name = config.get("_class_name")
     if not isinstance(name, str) or name not in SCHEDULERS:
         known = ", ".join(SCHEDULERS)
-        raise WeightsError(f"{source} is of a {_shown(name)}, which is not known here (known: {known}).")
+        raise WeightsError(f"{source} is of a {shown(name)}, which is not known here (known: {known}).")
     try:
         return SCHEDULERS[name](_complete(name, config), source)
     except MsdError as error:
@@ -65,7 +66,7 @@ def _prediction(config: Mapping[str, Any], source: str, known: Mapping[str, str]
     found = config.get("prediction_type", "epsilon")
     if not isinstance(found, str) or found not in known:
         raise WeightsError(
-            f"{source} has prediction_type {_shown(found)}, which is not known of its kind here (known: {', '.join(known)})."
+            f"{source} has prediction_type {shown(found)}, which is not known of its kind here (known: {', '.join(known)})."
         )
     return known[found]
 
@@ -79,13 +80,13 @@ def _variance_preserving(config: Mapping[str, Any], source: str) -> Schedule:
     betas = {key: config[key] for key in BETAS if key in config}
     num = betas.get("num_train_timesteps")
     if type(num) is not int or not 2 <= num <= 100_000:
-        raise WeightsError(f"{source} has num_train_timesteps {_shown(num)}, not a whole number from 2 to 100000.")
+        raise WeightsError(f"{source} has num_train_timesteps {shown(num)}, not a whole number from 2 to 100000.")
     try:
         # One formula for all of these schedulers, diffusers' own.
         values = DDPMScheduler(**betas).alphas_cumprod.double().tolist()
     except Exception as error:  # whatever diffusers makes of values that nobody has foreseen
-        shown = ", ".join(f"{key} {_shown(value)}" for key, value in betas.items() if key != "trained_betas")
-        raise WeightsError(f"{source} describes no schedule of noise ({shown}: {reason(error)}).") from error
+        told = ", ".join(f"{key} {shown(value)}" for key, value in betas.items() if key != "trained_betas")
+        raise WeightsError(f"{source} describes no schedule of noise ({told}: {reason(error)}).") from error
     doubts = []
     if values[-1] <= 0 or config.get("rescale_betas_zero_snr"):
         # Noise without any data has no noise level in our scaling; the step before it has.
@@ -103,7 +104,7 @@ def _edm(config: Mapping[str, Any], source: str) -> Schedule:
     _prediction(config, source, {"epsilon": "eps"})
     levels = [config["sigma_min"], config["sigma_max"], config["sigma_data"]]
     if any(isinstance(one, bool) or not isinstance(one, int | float) or not one > 0 for one in levels):
-        raise WeightsError(f"{source} has noise levels {_shown(levels)} (sigma_min, sigma_max, sigma_data), not above 0.")
+        raise WeightsError(f"{source} has noise levels {shown(levels)} (sigma_min, sigma_max, sigma_data), not above 0.")
     low, high, data = map(float, levels)
     return Schedule(EDMParameterisation(data), low, high, learned_variance=False)
 
@@ -113,7 +114,7 @@ def _flow(config: Mapping[str, Any], source: str) -> Schedule:
         raise WeightsError(f"{source} sets invert_sigmas, which turns time around; that is not known here.")
     num = config["num_train_timesteps"]
     if isinstance(num, bool) or not isinstance(num, int | float) or not num > 0:
-        raise WeightsError(f"{source} has num_train_timesteps {_shown(num)}, not a number above 0.")
+        raise WeightsError(f"{source} has num_train_timesteps {shown(num)}, not a number above 0.")
     return Schedule(FlowParameterisation(float(num)), LOWEST, HIGHEST, learned_variance=False)
 
 
@@ -142,7 +143,3 @@ SCHEDULERS: dict[str, Callable[[Mapping[str, Any], str], Schedule]] = {
     "FlowMatchHeunDiscreteScheduler": _flow,
 }
 """By its class, what a scheduler's configuration means."""
-
-
-def _shown(value: object) -> str:
-    return fitted(repr(value) if value is not None else "nothing", 60)
